@@ -1,0 +1,225 @@
+// The op table: all that a port must provide, and all that the forward pass calls.
+//
+// An op works on rows [first, first + count) of buffers that hold a whole batch (row 0 = the batch's first row), so a
+// layer can be advanced a few rows at a time: rows of a layer depend on each other only through the KV cache, and rows
+// are always advanced in order. A row's result is bitwise the same alone or in any batch, in any row ranges, on any
+// number of threads.
+//
+// Buffers are opaque: each backend stores a row of a kind as it likes (`row_bytes`), and converts on request (`store`,
+// `fetch`; for tests and for reading results). The shapes below are the logical ones. Symbols: R rows, D hidden_size,
+// H num_heads, Hi index_n_heads, Di index_head_dim, k index_topk, V vocab_size.
+//
+// Number formats, binding for every backend (what `official` rounds, so that a backend can be judged):
+//   linear, FP8 weight   official: input quantised to e4m3 per 128 values (scale = max(amax, 1e-4) / 448, rounded up to
+//                        a power of two if ue8m0_scales), products summed in >= fp32 within each 128, then * scales.
+//                        exact: fp32 input, dequantised weight.
+//   linear, other weight official: input rounded to bf16. exact: fp32.
+//   router gate, weights_proj: fp32 input (bf16 grid in official, as h is), >= fp32 sums, in both.
+//   h, q_latent, q, q_abs (= W_k^T q_nope), heads: official rounds to bf16; kv_b is applied with bf16 input in
+//                        official. x and deltas stay fp32. Softmax weights may be rounded to bf16 in official.
+//   kv row, index row    KvLayout; index queries and keys are e4m3 with one power-of-two (ue8m0) or f32 scale per
+//                        vector in official, after RoPE (halves) and Hadamard * Di^-0.5; exact has fp32, no Hadamard.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/geometry.h"
+#include "backend/jobs.h"
+#include "backend/weights.h"
+
+namespace dsv {
+
+struct Device;         // opaque, one open backend instance
+using Buffer = void*;  // rows in the backend's own storage
+
+enum class Act : int32_t {  // kinds of activation buffer, with the logical shape of a row
+  x,             // [D] residual stream
+  h,             // [D] normalised input of a block
+  delta,         // [D] output of a block, added by the next add_norm
+  q_latent,      // [q_lora_rank]
+  kv_raw,        // [kv_lora_rank + rope] before norm and RoPE
+  index_k_raw,   // [Di] before LayerNorm
+  index_weight,  // [Hi] weights_proj(h) * Hi^-0.5 * Di^-0.5
+  q,             // [H, nope + rope], RoPE applied
+  index_q,       // [Hi, Di], RoPE and in official Hadamard + e4m3 applied (fetch returns dequantised values)
+  heads,         // [H, v_head_dim]
+  count
+};
+
+struct DeviceOptions {
+  const Geometry* geometry = nullptr;  // copied
+  Precision precision = Precision::official;
+  bool with_mtp = false;
+  int32_t batch_rows = 0;      // R: rows of a batch at most
+  int32_t max_context = 0;     // positions of a sequence at most
+  int64_t kv_pages = 0;        // pages of the pool
+  const char* target = nullptr;  // CPU: force an instruction set; null = best
+  Jobs* jobs = nullptr;          // outlives the device
+  // Large blocks; nothing is allocated after open and load_weight. Throws dsv::Error (OUT_OF_MEMORY, BUDGET).
+  void* (*allocate)(void* user, int64_t size, int64_t alignment) = nullptr;
+  void (*deallocate)(void* user, void* memory, int64_t size, int64_t alignment) = nullptr;
+  void* user = nullptr;
+};
+
+struct RowRange {
+  int32_t first = 0, count = 0;
+};
+
+// A batch. Arrays stay valid until the next begin_step. Row r reads and writes the cache of its sequence only.
+struct StepArgs {
+  int32_t rows = 0;
+  const int32_t* token = nullptr;       // [rows] in [0, V)
+  const int32_t* position = nullptr;    // [rows]; row r sees positions 0 .. position[r]
+  const int32_t* sequence = nullptr;    // [rows] row of page_table
+  const int32_t* page_table = nullptr;  // [sequences, page_stride]: page of positions 64 i .. 64 i + 63
+  int32_t sequences = 0;
+  int32_t page_stride = 0;
+};
+
+struct EmbedArgs {
+  RowRange rows;
+  const Weight* table;  // [V, D]
+  Buffer x;             // out
+};
+struct AddNormArgs {  // x += delta (if given); h = RMSNorm(x) * weight, eps = rms_norm_eps
+  RowRange rows;
+  Buffer x;             // in, out
+  const void* delta;    // or null
+  const Weight* weight; // [D]
+  Buffer h;             // out
+};
+struct AttnInArgs {
+  RowRange rows;
+  const AttentionWeights* weights;
+  const void* h;
+  Buffer q_latent;      // out: RMSNorm(q_a h); unused when q_lora_rank is 0
+  Buffer kv_raw;        // out: kv_a h
+  Buffer index_k_raw;   // out: wk h          } unused without
+  Buffer index_weight;  // out: weights_proj  } indexer
+};
+struct AttnQArgs {
+  RowRange rows;
+  const AttentionWeights* weights;
+  const void* q_latent;
+  const void* h;   // read instead of q_latent when q_lora_rank is 0
+  Buffer q;        // out: q_b, RoPE interleaved on the last rope values of each head
+  Buffer index_q;  // out: wq_b, RoPE halves on the first rope values; then as `official` says
+};
+struct CacheAppendArgs {  // the only writer of the cache; runs before index_select, because s <= t includes t
+  RowRange rows;
+  int32_t layer;  // cache layer
+  const AttentionWeights* weights;
+  const void* kv_raw;
+  const void* index_k_raw;
+};
+// I(t, s) = k_scale_s * sum_h relu(q_h . k_s) * w_h * q_scale_h (paper eq. 1; w_h holds Hi^-0.5 Di^-0.5). Selects the
+// min(k, t + 1) largest, ties to the lowest position. Called only with an indexer. Rows with t + 1 <= k need no scores.
+struct IndexSelectArgs {
+  RowRange rows;
+  int32_t layer;
+  const void* index_q;
+  const void* index_weight;
+  int32_t* selected;    // out [R, k] ascending positions
+  int32_t* n_selected;  // out [R]
+};
+struct AttendArgs {  // softmax over the selected positions, absorbed form (MQA over latents), then W_v per head
+  RowRange rows;
+  int32_t layer;
+  const AttentionWeights* weights;  // kv_b
+  const void* q;
+  const int32_t* selected;    // [R, k], or null: every position 0 .. t
+  const int32_t* n_selected;  // [R], or null with selected
+  Buffer heads;               // out
+};
+struct AttnOutArgs {
+  RowRange rows;
+  const AttentionWeights* weights;  // o
+  const void* heads;
+  Buffer delta;  // out
+};
+// scores = sigmoid(gate h); choice = scores + bias; keep the topk_group best groups (sum of a group's two best choices;
+// groups of one expert count it once); the num_experts_per_tok best choices in them; weight = score, normalised and
+// scaled. Ties to the lowest index. Experts ascending by index.
+struct RouteArgs {
+  RowRange rows;
+  const MoeWeights* weights;
+  const void* h;
+  int32_t* expert;  // out [R, num_experts_per_tok]
+  float* weight;    // out [R, num_experts_per_tok]
+};
+struct ExpertsArgs {  // delta = sum_e weight_e * down_e(silu(gate_e h) * up_e h), in expert order, + shared expert
+  RowRange rows;
+  const MoeWeights* weights;
+  const void* h;
+  const int32_t* expert;
+  const float* weight;
+  Buffer delta;  // out
+};
+struct FfnArgs {
+  RowRange rows;
+  const FfnWeights* weights;
+  const void* h;
+  Buffer delta;  // out
+};
+// x' = eh_proj [enorm(embed(next)); hnorm(norm(x))], embed = 0 at position 0 (DeepSeek-V3 eq. 21; facts: `x` goes in
+// after the main model's final norm).
+struct MtpInArgs {
+  RowRange rows;
+  const MtpWeights* weights;
+  const Weight* norm;         // [D] the main model's final norm
+  const int32_t* next_token;  // [R]
+  const void* x;              // main residual stream, last delta added
+  Buffer x_out;
+};
+// logits[i] = head RMSNorm(x[row[i]] + delta[row[i]]), fp32.
+struct LogitsArgs {
+  const int32_t* row;  // [count] rows of the batch
+  int32_t count;
+  const void* x;
+  const void* delta;   // or null
+  const Weight* norm;  // [D]
+  const Weight* head;  // [V, D]
+  float* logits;       // out [count, V], host memory
+};
+
+// Every entry is set. Functions report failure by throwing dsv::Error from open and load_weight only; ops cannot fail
+// and do not allocate.
+struct OpTable {
+  const char* name;  // "cpu", "reference"
+
+  Device* (*open)(const DeviceOptions&);
+  void (*close)(Device*);
+  const char* (*target)(const Device*);                           // instruction set in use
+  int64_t (*plan_scratch)(const DeviceOptions&);                  // bytes that open will allocate, KV pool excluded
+  int64_t (*plan_weight_copy)(const DeviceOptions&, const HostMatrix&);  // bytes load_weight will allocate
+  const Weight* (*load_weight)(Device*, const HostMatrix&);       // references the mapped bytes where it can
+  Buffer (*buffer)(Device*, Act);   // the device's buffer of that kind, batch_rows rows, made at open
+  void (*store)(Device*, Act, Buffer, RowRange, const float* values);       // logical rows in
+  void (*fetch)(Device*, Act, const void*, RowRange, float* values);        // logical rows out
+  void (*read_kv)(Device*, int32_t layer, int32_t page, void* out);         // one layer's page, in KvLayout bytes
+  void (*write_kv)(Device*, int32_t layer, int32_t page, const void* in);
+
+  void (*begin_step)(Device*, const StepArgs&);
+  void (*embed)(Device*, const EmbedArgs&);
+  void (*add_norm)(Device*, const AddNormArgs&);
+  void (*attn_in)(Device*, const AttnInArgs&);
+  void (*attn_q)(Device*, const AttnQArgs&);
+  void (*cache_append)(Device*, const CacheAppendArgs&);
+  void (*index_select)(Device*, const IndexSelectArgs&);
+  void (*attend)(Device*, const AttendArgs&);
+  void (*attn_out)(Device*, const AttnOutArgs&);
+  void (*route)(Device*, const RouteArgs&);
+  void (*experts)(Device*, const ExpertsArgs&);
+  void (*ffn)(Device*, const FfnArgs&);
+  void (*mtp_in)(Device*, const MtpInArgs&);
+  void (*logits)(Device*, const LogitsArgs&);
+};
+
+const OpTable& cpu_ops();        // kernels/cpu
+const OpTable& reference_ops();  // kernels/reference, fp64
+
+// CPU targets this machine can run, best first, space separated. Static storage.
+const char* cpu_targets();
+
+}  // namespace dsv
