@@ -301,7 +301,7 @@ enum {
   DSV_FINISH_CONTEXT_FULL = 5, /* the session's context is full */
   DSV_FINISH_KV_BUDGET = 6,    /* no KV page is free: destroy or shorten sessions, or raise kv_budget_bytes */
   DSV_FINISH_CANCELLED = 7,    /* dsv_session_cancel, DSV_ACTION_STOP, or the session was destroyed */
-  DSV_FINISH_ERROR = 8         /* status and text say why; the session's tokens are those before the request */
+  DSV_FINISH_ERROR = 8         /* status and text say why; the session keeps the tokens computed so far */
 };
 
 typedef struct dsv_token_logprob {
@@ -408,8 +408,9 @@ DSV_API dsv_status dsv_session_tokens(dsv_session* session, int32_t* ids, int64_
 enum { DSV_LOGITS_MAIN = 0, DSV_LOGITS_DRAFT = 1 };
 /* Logits of positions [first, first + rows) of `tokens`: float [rows, vocab_size] to `out`. Blocks until computed; the
  * session then holds `tokens`. MAIN: row t scores token t+1. DRAFT: the MTP layer's row t, fed token t+1, scores token
- * t+2 (DeepSeek-V3 report, section 2.2); rows must stop one before the last token. On failure `out` is undefined and the session holds a
- * prefix of `tokens`. */
+ * t+2 (DeepSeek-V3 report, section 2.2); rows must stop one before the last token, and all of `tokens` is computed
+ * anew, because the MTP layer's own cache is filled by such calls only. On failure `out` is undefined and the session
+ * holds a prefix of `tokens`. */
 DSV_API dsv_status dsv_session_logits(dsv_session* session, const int32_t* tokens, int64_t count, int64_t first,
                                       int64_t rows, int32_t source, float* out);
 

@@ -35,6 +35,7 @@ using Buffer = void*;  // rows in the backend's own storage
 
 enum class Act : int32_t {  // kinds of activation buffer, with the logical shape of a row
   x,             // [D] residual stream
+  mtp_x,         // [D] residual stream of the MTP layer; null buffer without MTP
   h,             // [D] normalised input of a block
   delta,         // [D] output of a block, added by the next add_norm
   q_latent,      // [q_lora_rank]

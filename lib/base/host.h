@@ -1,0 +1,48 @@
+// What the embedding program provides: memory, log, files, jobs. Built from dsv_hooks with the library's own as default.
+#pragma once
+
+#include <dsv/dsv.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace dsv {
+
+// An open file: mapped if the host can, else read into host memory. The bytes stay valid until it is destroyed.
+class HostFile {
+ public:
+  virtual ~HostFile() = default;
+  virtual const unsigned char* data() const = 0;  // not aligned in any way; null only if size() is 0
+  virtual int64_t size() const = 0;
+};
+
+// Thread-safe; outlives everything made through it.
+class Host {
+ public:
+  explicit Host(const dsv_hooks* hooks);  // null: all defaults. Throws INVALID_ARGUMENT for half-given groups.
+
+  // Throws DSV_ERROR_OUT_OF_MEMORY naming `what` and the size. Memory is zero-filled lazily by the OS by default, but
+  // not by hooks: callers must not rely on its content.
+  void* allocate(int64_t size, int64_t alignment, std::string_view what) const;
+  void deallocate(void* memory, int64_t size, int64_t alignment) const noexcept;
+
+  template <class... Args>
+  void log(int32_t level, fmt::format_string<Args...> format, Args&&... args) const {
+    if (hooks_.log) log_line(level, fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  // Throws DSV_ERROR_IO / INVALID_FILE naming the path. Regular files only.
+  std::unique_ptr<HostFile> open(const std::string& path) const;
+
+  const dsv_hooks& hooks() const { return hooks_; }  // run_jobs is used by the engine
+
+ private:
+  void log_line(int32_t level, std::string_view line) const;
+  dsv_hooks hooks_;
+};
+
+}  // namespace dsv

@@ -1,0 +1,56 @@
+// The forward pass of DeepSeek-V3.2, written once over the op table. Knows no device and no session.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "backend/ops.h"
+#include "model/batch.h"
+
+namespace dsv {
+
+// Runs one batch at a time. It can stop between layers, and inside a layer between rows, and go on later: that is how a
+// step keeps its budget. Results do not depend on where it stopped. Not thread-safe. No allocation after construction.
+class Forward {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // All references outlive this. max_rows, max_logit_rows: capacities of a batch.
+  Forward(const OpTable& ops, Device* device, const Geometry& geometry, const ModelWeights& weights, int32_t max_rows,
+          int32_t max_logit_rows);
+
+  // Starts `batch`, which stays unchanged until advance() returns true or abandon(). Must not be running.
+  void begin(const Batch& batch);
+  bool running() const { return batch_ != nullptr; }
+  // Computes until done (true) or until going on would overshoot `deadline` by more than one layer of one row (false).
+  // Makes at least one layer of one row of progress.
+  bool advance(Clock::time_point deadline);
+  // Drops the running batch. What it wrote to the cache at its rows' positions is undefined.
+  void abandon() { batch_ = nullptr; }
+
+  // [V] of batch.logit_row[i], fp32, valid until the next begin(). Writable: sampling works in place.
+  float* logits(int32_t i) { return logits_.data() + static_cast<int64_t>(i) * geometry_.vocab_size; }
+
+  // Rows of which one layer fits in `budget`, by what layers took so far; at least 1. For sizing prefill chunks.
+  int32_t rows_within(Clock::duration budget) const;
+
+ private:
+  void layer(int32_t index, const LayerWeights& weights, Act stream, RowRange rows);
+  void draft_input(RowRange rows);
+  void finish();
+  int32_t stages() const;
+
+  const OpTable& ops_;
+  Device* device_;
+  const Geometry& geometry_;
+  const ModelWeights& weights_;
+  const Batch* batch_ = nullptr;
+  int32_t stage_ = 0;     // 0 .. num_layers - 1: that layer; then the MTP layer (draft), then logits
+  int32_t next_row_ = 0;  // rows [0, next_row_) have passed the stage
+  double row_seconds_ = 0;  // smoothed cost of one layer of one row, at the last range's size
+  std::vector<int32_t> selected_, n_selected_, expert_;
+  std::vector<float> expert_weight_, logits_;
+};
+
+}  // namespace dsv
