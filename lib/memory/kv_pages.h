@@ -2,6 +2,7 @@
 // number stands for kPageTokens tokens of every cache layer.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

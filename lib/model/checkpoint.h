@@ -43,7 +43,7 @@ class Checkpoint {
   virtual int64_t parameters() const = 0;
   virtual int64_t active_bytes_per_token() const = 0;
   // Every matrix load() would hand to the backend, for planning.
-  virtual void for_each(const std::function<void(const HostMatrix&)>& visit) const = 0;
+  virtual void for_each_matrix(const std::function<void(const HostMatrix&)>& visit) const = 0;
   // Hands every weight to the device. Checks block scales (finite). Pages are not touched beyond that.
   virtual ModelWeights load(const OpTable& ops, Device* device, LoadMonitor& monitor) const = 0;
 };
