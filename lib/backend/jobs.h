@@ -7,14 +7,16 @@
 
 namespace dsv {
 
-// Calls job(argument, i) once for every i in [0, count), in any order, on any threads, perhaps all on the caller's; and
-// returns when all have returned. Jobs of one call must not wait for each other, and must not throw.
+// Calls job(argument, i) once for every i in [0, count), in any order, on any threads, perhaps all on the
+// caller's; and returns when all have returned. Jobs of one call must not wait for each other, and must not
+// throw.
 class Jobs {
  public:
   using Job = void (*)(void* argument, int32_t index);
   virtual ~Jobs() = default;
   virtual void run(Job job, void* argument, int32_t count) = 0;
-  virtual int32_t width() const = 0;  // how many run at once at best; backends cut work into about this many jobs
+  virtual int32_t width()
+      const = 0;  // how many run at once at best; backends cut work into about this many jobs
 
   template <class F>
   void for_each(int32_t count, F&& body) {

@@ -1,24 +1,29 @@
 // The op table: all that a port must provide, and all that the forward pass calls.
 //
-// An op works on rows [first, first + count) of buffers that hold a whole batch (row 0 = the batch's first row), so a
-// layer can be advanced a few rows at a time: rows of a layer depend on each other only through the KV cache, and rows
-// are always advanced in order. A row's result is bitwise the same alone or in any batch, in any row ranges, on any
-// number of threads.
+// An op works on rows [first, first + count) of buffers that hold a whole batch (row 0 = the batch's first
+// row), so a layer can be advanced a few rows at a time: rows of a layer depend on each other only through
+// the KV cache, and rows are always advanced in order. A row's result is bitwise the same alone or in any
+// batch, in any row ranges, on any number of threads.
 //
-// Buffers are opaque: each backend stores a row of a kind as it likes (`row_bytes`), and converts on request (`store`,
-// `fetch`; for tests and for reading results). The shapes below are the logical ones. Symbols: R rows, D hidden_size,
-// H num_heads, Hi index_n_heads, Di index_head_dim, k index_topk, V vocab_size.
+// Buffers are opaque: each backend stores a row of a kind as it likes (`row_bytes`), and converts on request
+// (`store`, `fetch`; for tests and for reading results). The shapes below are the logical ones. Symbols: R
+// rows, D hidden_size, H num_heads, Hi index_n_heads, Di index_head_dim, k index_topk, V vocab_size.
 //
 // Number formats, binding for every backend (what `official` rounds, so that a backend can be judged):
-//   linear, FP8 weight   official: input quantised to e4m3 per 128 values (scale = max(amax, 1e-4) / 448, rounded up to
-//                        a power of two if ue8m0_scales), products summed in >= fp32 within each 128, then * scales.
-//                        exact: fp32 input, dequantised weight.
+//   linear, FP8 weight   official: input quantised to e4m3 per 128 values (scale = max(amax, 1e-4) / 448,
+//   rounded up to
+//                        a power of two if ue8m0_scales), products summed in >= fp32 within each 128, then *
+//                        scales. exact: fp32 input, dequantised weight.
 //   linear, other weight official: input rounded to bf16. exact: fp32.
 //   router gate, weights_proj: fp32 input (bf16 grid in official, as h is), >= fp32 sums, in both.
-//   h, q_latent, q, q_abs (= W_k^T q_nope), heads: official rounds to bf16; kv_b is applied with bf16 input in
-//                        official. x and deltas stay fp32. Softmax weights may be rounded to bf16 in official.
-//   kv row, index row    KvLayout; index queries and keys are e4m3 with one power-of-two (ue8m0) or f32 scale per
-//                        vector in official, after RoPE (halves) and Hadamard * Di^-0.5; exact has fp32, no Hadamard.
+//   h, q_latent, q, q_abs (= W_k^T q_nope), heads: official rounds to bf16; kv_b is applied with bf16 input
+//   in
+//                        official. x and deltas stay fp32. Softmax weights may be rounded to bf16 in
+//                        official.
+//   kv row, index row    KvLayout; index queries and keys are e4m3 with one power-of-two (ue8m0) or f32 scale
+//   per
+//                        vector in official, after RoPE (halves) and Hadamard * Di^-0.5; exact has fp32, no
+//                        Hadamard.
 #pragma once
 
 #include <cstddef>
@@ -34,17 +39,17 @@ struct Device;         // opaque, one open backend instance
 using Buffer = void*;  // rows in the backend's own storage
 
 enum class Act : int32_t {  // kinds of activation buffer, with the logical shape of a row
-  x,             // [D] residual stream
-  mtp_x,         // [D] residual stream of the MTP layer; null buffer without MTP
-  h,             // [D] normalised input of a block
-  delta,         // [D] output of a block, added by the next add_norm
-  q_latent,      // [q_lora_rank]
-  kv_raw,        // [kv_lora_rank + rope] before norm and RoPE
-  index_k_raw,   // [Di] before LayerNorm
-  index_weight,  // [Hi] weights_proj(h) * Hi^-0.5 * Di^-0.5
-  q,             // [H, nope + rope], RoPE applied
-  index_q,       // [Hi, Di], RoPE and in official Hadamard + e4m3 applied (fetch returns dequantised values)
-  heads,         // [H, v_head_dim]
+  x,                        // [D] residual stream
+  mtp_x,                    // [D] residual stream of the MTP layer; null buffer without MTP
+  h,                        // [D] normalised input of a block
+  delta,                    // [D] output of a block, added by the next add_norm
+  q_latent,                 // [q_lora_rank]
+  kv_raw,                   // [kv_lora_rank + rope] before norm and RoPE
+  index_k_raw,              // [Di] before LayerNorm
+  index_weight,             // [Hi] weights_proj(h) * Hi^-0.5 * Di^-0.5
+  q,                        // [H, nope + rope], RoPE applied
+  index_q,  // [Hi, Di], RoPE and in official Hadamard + e4m3 applied (fetch returns dequantised values)
+  heads,    // [H, v_head_dim]
   count
 };
 
@@ -52,9 +57,9 @@ struct DeviceOptions {
   const Geometry* geometry = nullptr;  // copied
   Precision precision = Precision::official;
   bool with_mtp = false;
-  int32_t batch_rows = 0;      // R: rows of a batch at most
-  int32_t max_context = 0;     // positions of a sequence at most
-  int64_t kv_pages = 0;        // pages of the pool
+  int32_t batch_rows = 0;        // R: rows of a batch at most
+  int32_t max_context = 0;       // positions of a sequence at most
+  int64_t kv_pages = 0;          // pages of the pool
   const char* target = nullptr;  // CPU: force an instruction set; null = best
   Jobs* jobs = nullptr;          // outlives the device
   // Large blocks; nothing is allocated after open and load_weight. Throws dsv::Error (OUT_OF_MEMORY, BUDGET).
@@ -67,7 +72,8 @@ struct RowRange {
   int32_t first = 0, count = 0;
 };
 
-// A batch. Arrays stay valid until the next begin_step. Row r reads and writes the cache of its sequence only.
+// A batch. Arrays stay valid until the next begin_step. Row r reads and writes the cache of its sequence
+// only.
 struct StepArgs {
   int32_t rows = 0;
   const int32_t* token = nullptr;       // [rows] in [0, V)
@@ -85,10 +91,10 @@ struct EmbedArgs {
 };
 struct AddNormArgs {  // x += delta (if given); h = RMSNorm(x) * weight, eps = rms_norm_eps
   RowRange rows;
-  Buffer x;             // in, out
-  const void* delta;    // or null
-  const Weight* weight; // [D]
-  Buffer h;             // out
+  Buffer x;              // in, out
+  const void* delta;     // or null
+  const Weight* weight;  // [D]
+  Buffer h;              // out
 };
 struct AttnInArgs {
   RowRange rows;
@@ -114,8 +120,9 @@ struct CacheAppendArgs {  // the only writer of the cache; runs before index_sel
   const void* kv_raw;
   const void* index_k_raw;
 };
-// I(t, s) = k_scale_s * sum_h relu(q_h . k_s) * w_h * q_scale_h (paper eq. 1; w_h holds Hi^-0.5 Di^-0.5). Selects the
-// min(k, t + 1) largest, ties to the lowest position. Called only with an indexer. Rows with t + 1 <= k need no scores.
+// I(t, s) = k_scale_s * sum_h relu(q_h . k_s) * w_h * q_scale_h (paper eq. 1; w_h holds Hi^-0.5 Di^-0.5).
+// Selects the min(k, t + 1) largest, ties to the lowest position. Called only with an indexer. Rows with t +
+// 1 <= k need no scores.
 struct IndexSelectArgs {
   RowRange rows;
   int32_t layer;
@@ -124,7 +131,8 @@ struct IndexSelectArgs {
   int32_t* selected;    // out [R, k] ascending positions
   int32_t* n_selected;  // out [R]
 };
-struct AttendArgs {  // softmax over the selected positions, absorbed form (MQA over latents), then W_v per head
+struct AttendArgs {  // softmax over the selected positions, absorbed form (MQA over latents), then W_v per
+                     // head
   RowRange rows;
   int32_t layer;
   const AttentionWeights* weights;  // kv_b
@@ -139,9 +147,9 @@ struct AttnOutArgs {
   const void* heads;
   Buffer delta;  // out
 };
-// scores = sigmoid(gate h); choice = scores + bias; keep the topk_group best groups (sum of a group's two best choices;
-// groups of one expert count it once); the num_experts_per_tok best choices in them; weight = score, normalised and
-// scaled. Ties to the lowest index. Experts ascending by index.
+// scores = sigmoid(gate h); choice = scores + bias; keep the topk_group best groups (sum of a group's two
+// best choices; groups of one expert count it once); the num_experts_per_tok best choices in them; weight =
+// score, normalised and scaled. Ties to the lowest index. Experts ascending by index.
 struct RouteArgs {
   RowRange rows;
   const MoeWeights* weights;
@@ -149,7 +157,8 @@ struct RouteArgs {
   int32_t* expert;  // out [R, num_experts_per_tok]
   float* weight;    // out [R, num_experts_per_tok]
 };
-struct ExpertsArgs {  // delta = sum_e weight_e * down_e(silu(gate_e h) * up_e h), in expert order, + shared expert
+struct ExpertsArgs {  // delta = sum_e weight_e * down_e(silu(gate_e h) * up_e h), in expert order, + shared
+                      // expert
   RowRange rows;
   const MoeWeights* weights;
   const void* h;
@@ -163,8 +172,8 @@ struct FfnArgs {
   const void* h;
   Buffer delta;  // out
 };
-// x' = eh_proj [enorm(embed(next)); hnorm(norm(x))], embed = 0 at position 0 (DeepSeek-V3 eq. 21; facts: `x` goes in
-// after the main model's final norm).
+// x' = eh_proj [enorm(embed(next)); hnorm(norm(x))], embed = 0 at position 0 (DeepSeek-V3 eq. 21; facts: `x`
+// goes in after the main model's final norm).
 struct MtpInArgs {
   RowRange rows;
   const MtpWeights* weights;
@@ -184,21 +193,21 @@ struct LogitsArgs {
   float* logits;       // out [count, V], host memory
 };
 
-// Every entry is set. Functions report failure by throwing dsv::Error from open and load_weight only; ops cannot fail
-// and do not allocate.
+// Every entry is set. Functions report failure by throwing dsv::Error from open and load_weight only; ops
+// cannot fail and do not allocate.
 struct OpTable {
   const char* name;  // "cpu", "reference"
 
   Device* (*open)(const DeviceOptions&);
   void (*close)(Device*);
-  const char* (*target)(const Device*);                           // instruction set in use
-  int64_t (*plan_scratch)(const DeviceOptions&);                  // bytes that open will allocate, KV pool excluded
+  const char* (*target)(const Device*);           // instruction set in use
+  int64_t (*plan_scratch)(const DeviceOptions&);  // bytes that open will allocate, KV pool excluded
   int64_t (*plan_weight_copy)(const DeviceOptions&, const HostMatrix&);  // bytes load_weight will allocate
-  const Weight* (*load_weight)(Device*, const HostMatrix&);       // references the mapped bytes where it can
-  Buffer (*buffer)(Device*, Act);   // the device's buffer of that kind, batch_rows rows, made at open
-  void (*store)(Device*, Act, Buffer, RowRange, const float* values);       // logical rows in
-  void (*fetch)(Device*, Act, const void*, RowRange, float* values);        // logical rows out
-  void (*read_kv)(Device*, int32_t layer, int32_t page, void* out);         // one layer's page, in KvLayout bytes
+  const Weight* (*load_weight)(Device*, const HostMatrix&);  // references the mapped bytes where it can
+  Buffer (*buffer)(Device*, Act);  // the device's buffer of that kind, batch_rows rows, made at open
+  void (*store)(Device*, Act, Buffer, RowRange, const float* values);  // logical rows in
+  void (*fetch)(Device*, Act, const void*, RowRange, float* values);   // logical rows out
+  void (*read_kv)(Device*, int32_t layer, int32_t page, void* out);    // one layer's page, in KvLayout bytes
   void (*write_kv)(Device*, int32_t layer, int32_t page, const void* in);
 
   void (*begin_step)(Device*, const StepArgs&);

@@ -10,7 +10,8 @@
 
 namespace dsv {
 
-// A status for programs and one sentence for people: what failed, where (file, tensor, JSON field), and the remedy.
+// A status for programs and one sentence for people: what failed, where (file, tensor, JSON field), and the
+// remedy.
 class Error : public std::exception {
  public:
   Error(dsv_status status, std::string message) : status_(status), message_(std::move(message)) {}

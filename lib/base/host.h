@@ -1,4 +1,5 @@
-// What the embedding program provides: memory, log, files, jobs. Built from dsv_hooks with the library's own as default.
+// What the embedding program provides: memory, log, files, jobs. Built from dsv_hooks with the library's own
+// as default.
 #pragma once
 
 #include <dsv/dsv.h>
@@ -12,7 +13,8 @@
 
 namespace dsv {
 
-// An open file: mapped if the host can, else read into host memory. The bytes stay valid until it is destroyed.
+// An open file: mapped if the host can, else read into host memory. The bytes stay valid until it is
+// destroyed.
 class HostFile {
  public:
   virtual ~HostFile() = default;
@@ -23,10 +25,11 @@ class HostFile {
 // Thread-safe; outlives everything made through it.
 class Host {
  public:
-  explicit Host(const dsv_hooks* hooks);  // null: all defaults. Throws INVALID_ARGUMENT for half-given groups.
+  explicit Host(
+      const dsv_hooks* hooks);  // null: all defaults. Throws INVALID_ARGUMENT for half-given groups.
 
-  // Throws DSV_ERROR_OUT_OF_MEMORY naming `what` and the size. Memory is zero-filled lazily by the OS by default, but
-  // not by hooks: callers must not rely on its content.
+  // Throws DSV_ERROR_OUT_OF_MEMORY naming `what` and the size. Memory is zero-filled lazily by the OS by
+  // default, but not by hooks: callers must not rely on its content.
   void* allocate(int64_t size, int64_t alignment, std::string_view what) const;
   void deallocate(void* memory, int64_t size, int64_t alignment) const noexcept;
 

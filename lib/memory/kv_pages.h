@@ -1,5 +1,5 @@
-// KV pages: who owns which page of a model's pool. The bytes live in the device (KvLayout in backend/geometry.h); a page
-// number stands for kPageTokens tokens of every cache layer.
+// KV pages: who owns which page of a model's pool. The bytes live in the device (KvLayout in
+// backend/geometry.h); a page number stands for kPageTokens tokens of every cache layer.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Rows, not sequences: what one forward pass computes. Prefill chunks and decode steps of any number of sequences are
-// rows of one batch.
+// Rows, not sequences: what one forward pass computes. Prefill chunks and decode steps of any number of
+// sequences are rows of one batch.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@ namespace dsv {
 
 struct Batch {
   // Rows of one sequence are consecutive positions, in order; its earlier positions are in the cache already.
-  std::vector<int32_t> token;     // [rows]
-  std::vector<int32_t> position;  // [rows]
-  std::vector<int32_t> sequence;  // [rows] index into the page table
+  std::vector<int32_t> token;       // [rows]
+  std::vector<int32_t> position;    // [rows]
+  std::vector<int32_t> sequence;    // [rows] index into the page table
   std::vector<int32_t> next_token;  // [rows] draft only: the token after each row's
   std::vector<int32_t> logit_row;   // rows whose logits are wanted, ascending, at most max_logit_rows
   std::vector<int32_t> page_table;  // [sequences, page_stride]

@@ -1,6 +1,7 @@
 // The forward pass of DeepSeek-V3.2, written once over the op table. Knows no device and no session.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <vector>
@@ -10,21 +11,38 @@
 
 namespace dsv {
 
-// Runs one batch at a time. It can stop between layers, and inside a layer between rows, and go on later: that is how a
-// step keeps its budget. Results do not depend on where it stopped. Not thread-safe. No allocation after construction.
+// What a layer (or the logits) of n rows costs, learnt from what it took. Kept per power of two, because one
+// row costs nearly as much as several (weights are read once) and a range that is too large would break the
+// step's budget.
+class RowCost {
+ public:
+  // Most rows, at least 1 and at most `rows`, that should fit in `seconds`: `rows` itself or a power of two.
+  int32_t rows_within(double seconds, int32_t rows) const;
+  void measured(int32_t rows, double seconds);
+
+ private:
+  static constexpr int kSizes = 24;
+  static int size_of(int32_t rows);  // least i with 2^i >= rows
+  double estimate(int size) const;
+  std::array<double, kSizes> cost_{};  // [i] seconds for up to 2^i rows; 0 = not measured yet
+};
+
+// Runs one batch at a time. It can stop between layers, and inside a layer between rows, and go on later:
+// that is how a step keeps its budget. Results do not depend on where it stopped. Not thread-safe. No
+// allocation after construction.
 class Forward {
  public:
   using Clock = std::chrono::steady_clock;
 
   // All references outlive this. max_rows, max_logit_rows: capacities of a batch.
-  Forward(const OpTable& ops, Device* device, const Geometry& geometry, const ModelWeights& weights, int32_t max_rows,
-          int32_t max_logit_rows);
+  Forward(const OpTable& ops, Device* device, const Geometry& geometry, const ModelWeights& weights,
+          int32_t max_rows, int32_t max_logit_rows);
 
   // Starts `batch`, which stays unchanged until advance() returns true or abandon(). Must not be running.
   void begin(const Batch& batch);
   bool running() const { return batch_ != nullptr; }
-  // Computes until done (true) or until going on would overshoot `deadline` by more than one layer of one row (false).
-  // Makes at least one layer of one row of progress.
+  // Computes until done (true) or until going on would overshoot `deadline` by more than one layer of one row
+  // (false). Makes at least one layer of one row of progress.
   bool advance(Clock::time_point deadline);
   // Drops the running batch. What it wrote to the cache at its rows' positions is undefined.
   void abandon() { batch_ = nullptr; }
@@ -32,23 +50,27 @@ class Forward {
   // [V] of batch.logit_row[i], fp32, valid until the next begin(). Writable: sampling works in place.
   float* logits(int32_t i) { return logits_.data() + static_cast<int64_t>(i) * geometry_.vocab_size; }
 
-  // Rows of which one layer fits in `budget`, by what layers took so far; at least 1. For sizing prefill chunks.
-  int32_t rows_within(Clock::duration budget) const;
+  // Rows (at most `rows`) that should pass all layers within `budget`; at least 1. For sizing prefill chunks.
+  int32_t rows_within(Clock::duration budget, int32_t rows) const;
+
+  // Host memory this allocates, for the plan.
+  static int64_t scratch_bytes(const Geometry& geometry, int32_t max_rows, int32_t max_logit_rows);
 
  private:
   void layer(int32_t index, const LayerWeights& weights, Act stream, RowRange rows);
+  void advance_stage(RowRange rows);
   void draft_input(RowRange rows);
-  void finish();
-  int32_t stages() const;
+  void compute_logits(RowRange rows);
+  int32_t layer_stages() const { return geometry_.num_layers + (batch_->draft ? 1 : 0); }
 
   const OpTable& ops_;
   Device* device_;
   const Geometry& geometry_;
   const ModelWeights& weights_;
   const Batch* batch_ = nullptr;
-  int32_t stage_ = 0;     // 0 .. num_layers - 1: that layer; then the MTP layer (draft), then logits
-  int32_t next_row_ = 0;  // rows [0, next_row_) have passed the stage
-  double row_seconds_ = 0;  // smoothed cost of one layer of one row, at the last range's size
+  int32_t stage_ = 0;     // 0 .. num_layers - 1: that layer; then the MTP layer if `draft`; then the logits
+  int32_t next_row_ = 0;  // rows [0, next_row_) have passed the stage (of logit_row in the last one)
+  RowCost layer_cost_, logits_cost_;
   std::vector<int32_t> selected_, n_selected_, expert_;
   std::vector<float> expert_weight_, logits_;
 };

@@ -1,11 +1,11 @@
 // From logits to a token. Deterministic: a function of logits, options, seed and step only.
 #pragma once
 
+#include <dsv/dsv.h>
+
 #include <cstdint>
 #include <span>
 #include <vector>
-
-#include <dsv/dsv.h>
 
 namespace dsv {
 
@@ -22,13 +22,13 @@ class Sampler {
   // allowed[id] is false for ids without a token: those are never sampled.
   Sampler(int32_t vocab_size, std::vector<bool> allowed);
 
-  // `step`: how many tokens the request has sampled before. `logits` [vocab_size] is overwritten by biased logits.
-  // Order of filters: bias, temperature, top_k, top_p, min_p. NaN logits count as -inf; with nothing left the result
-  // is the lowest allowed id.
+  // `step`: how many tokens the request has sampled before. `logits` [vocab_size] is overwritten by biased
+  // logits. Order of filters: bias, temperature, top_k, top_p, min_p. NaN logits count as -inf; with nothing
+  // left the result is the lowest allowed id.
   int32_t sample(std::span<float> logits, const SamplingOptions& options, uint64_t step);
 
-  // Natural-log probabilities of the raw logits: of `token`, and the `top` best ids, best first (ties: lowest id).
-  // Call before sample(), which overwrites the logits.
+  // Natural-log probabilities of the raw logits: of `token`, and the `top` best ids, best first (ties: lowest
+  // id). Call before sample(), which overwrites the logits.
   void log_probabilities(std::span<const float> logits, std::span<dsv_token_logprob> top);
   float log_probability(std::span<const float> logits, int32_t token) const;
 

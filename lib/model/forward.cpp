@@ -1,0 +1,161 @@
+#include "model/forward.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace dsv {
+namespace {
+
+// A budget this long is no budget: dsv_engine_run, and hosts that do not care.
+constexpr double kNoHurry = 3600;
+
+double seconds(Forward::Clock::duration d) { return std::chrono::duration<double>(d).count(); }
+
+}  // namespace
+
+// The newest measurement counts in full if it is dearer than what was known, so that a budget is kept from
+// the next range on; a cheaper one only in part, because layers differ and a context grows.
+void RowCost::measured(int32_t rows, double seconds) {
+  constexpr double kCheaper = 0.25;
+  double& cost = cost_[static_cast<size_t>(size_of(rows))];
+  cost = seconds >= cost ? seconds : cost + kCheaper * (seconds - cost);
+}
+
+int RowCost::size_of(int32_t rows) {
+  return std::min<int>(std::bit_width(static_cast<uint32_t>(rows) - 1), kSizes - 1);
+}
+
+// Twice the rows cost at most twice the time: an upper bound where nothing was measured.
+double RowCost::estimate(int size) const {
+  double scale = 1;
+  for (; size > 0 && cost_[static_cast<size_t>(size)] == 0; --size) scale *= 2;
+  return scale * cost_[static_cast<size_t>(size)];
+}
+
+int32_t RowCost::rows_within(double seconds, int32_t rows) const {
+  if (cost_[0] == 0 && seconds < kNoHurry) return 1;
+  int size = size_of(rows);
+  if (estimate(size) <= seconds) return rows;
+  do --size;
+  while (size > 0 && estimate(size) > seconds);
+  return 1 << std::max(size, 0);
+}
+
+Forward::Forward(const OpTable& ops, Device* device, const Geometry& geometry, const ModelWeights& weights,
+                 int32_t max_rows, int32_t max_logit_rows)
+    : ops_(ops), device_(device), geometry_(geometry), weights_(weights) {
+  const auto rows = static_cast<size_t>(max_rows);
+  if (geometry.has_indexer()) {
+    selected_.resize(rows * static_cast<size_t>(geometry.index_topk));
+    n_selected_.resize(rows);
+  }
+  expert_.resize(rows * static_cast<size_t>(geometry.num_experts_per_tok));
+  expert_weight_.resize(expert_.size());
+  logits_.resize(static_cast<size_t>(max_logit_rows) * static_cast<size_t>(geometry.vocab_size));
+}
+
+// Pre-norm decoder layer: x += attention(norm(x)); x += ffn_or_moe(norm(x)). The block's output stays in
+// `delta` until the next norm adds it, so that a backend can fuse the two.
+void Forward::layer(int32_t index, const LayerWeights& weights, Act stream, RowRange rows) {
+  const auto buffer = [&](Act act) { return ops_.buffer(device_, act); };
+  const AttentionWeights& attention = weights.attention;
+  const Buffer x = buffer(stream), h = buffer(Act::h), delta = buffer(Act::delta);
+  const bool first_of_stream = index == 0 || stream == Act::mtp_x;  // nothing to add yet
+
+  ops_.add_norm(device_, {rows, x, first_of_stream ? nullptr : delta, weights.input_norm, h});
+  ops_.attn_in(device_, {rows, &attention, h, buffer(Act::q_latent), buffer(Act::kv_raw),
+                         buffer(Act::index_k_raw), buffer(Act::index_weight)});
+  ops_.attn_q(device_, {rows, &attention, buffer(Act::q_latent), h, buffer(Act::q), buffer(Act::index_q)});
+  ops_.cache_append(device_, {rows, index, &attention, buffer(Act::kv_raw), buffer(Act::index_k_raw)});
+  const bool sparse = geometry_.has_indexer();
+  if (sparse) {
+    ops_.index_select(device_, {rows, index, buffer(Act::index_q), buffer(Act::index_weight),
+                                selected_.data(), n_selected_.data()});
+  }
+  ops_.attend(device_, {rows, index, &attention, buffer(Act::q), sparse ? selected_.data() : nullptr,
+                        sparse ? n_selected_.data() : nullptr, buffer(Act::heads)});
+  ops_.attn_out(device_, {rows, &attention, buffer(Act::heads), delta});
+
+  ops_.add_norm(device_, {rows, x, delta, weights.post_norm, h});
+  if (weights.is_moe) {
+    ops_.route(device_, {rows, &weights.moe, h, expert_.data(), expert_weight_.data()});
+    ops_.experts(device_, {rows, &weights.moe, h, expert_.data(), expert_weight_.data(), delta});
+  } else {
+    ops_.ffn(device_, {rows, &weights.ffn, h, delta});
+  }
+}
+
+void Forward::begin(const Batch& batch) {
+  batch_ = &batch;
+  stage_ = 0;
+  next_row_ = 0;
+  ops_.begin_step(device_, {batch.rows(), batch.token.data(), batch.position.data(), batch.sequence.data(),
+                            batch.page_table.data(), batch.sequences, batch.page_stride});
+}
+
+bool Forward::advance(Clock::time_point deadline) {
+  for (Clock::time_point now = Clock::now();;) {
+    const bool in_layers = stage_ < layer_stages();
+    const int32_t rows = in_layers ? batch_->rows() : static_cast<int32_t>(batch_->logit_row.size());
+    RowCost& cost = in_layers ? layer_cost_ : logits_cost_;
+    if (next_row_ < rows) {
+      const int32_t count = cost.rows_within(seconds(deadline - now), rows - next_row_);
+      advance_stage({next_row_, count});
+      next_row_ += count;
+      const Clock::time_point after = Clock::now();
+      cost.measured(count, seconds(after - now));
+      now = after;
+    }
+    if (next_row_ == rows) {
+      if (!in_layers) {
+        batch_ = nullptr;
+        return true;
+      }
+      next_row_ = 0;
+      ++stage_;
+    }
+    if (now >= deadline) return false;
+  }
+}
+
+void Forward::advance_stage(RowRange rows) {
+  if (stage_ < geometry_.num_layers) {
+    if (stage_ == 0) ops_.embed(device_, {rows, weights_.embed, ops_.buffer(device_, Act::x)});
+    layer(stage_, weights_.layers[static_cast<size_t>(stage_)], Act::x, rows);
+  } else if (stage_ < layer_stages()) {
+    draft_input(rows);
+    layer(stage_, weights_.mtp.layer, Act::mtp_x, rows);
+  } else {
+    compute_logits(rows);
+  }
+}
+
+// The stream enters the MTP layer with the main model's last delta added; mtp_in applies the final norm
+// itself.
+void Forward::draft_input(RowRange rows) {
+  const Buffer x = ops_.buffer(device_, Act::x);
+  ops_.add_norm(device_,
+                {rows, x, ops_.buffer(device_, Act::delta), weights_.norm, ops_.buffer(device_, Act::h)});
+  ops_.mtp_in(device_, {rows, &weights_.mtp, weights_.norm, batch_->next_token.data(), x,
+                        ops_.buffer(device_, Act::mtp_x)});
+}
+
+void Forward::compute_logits(RowRange rows) {
+  const bool draft = batch_->draft;
+  ops_.logits(device_, {batch_->logit_row.data() + rows.first, rows.count,
+                        ops_.buffer(device_, draft ? Act::mtp_x : Act::x), ops_.buffer(device_, Act::delta),
+                        draft ? weights_.mtp.head_norm : weights_.norm,
+                        draft ? weights_.mtp.head : weights_.head, logits(rows.first)});
+}
+
+int32_t Forward::rows_within(Clock::duration budget, int32_t rows) const {
+  return layer_cost_.rows_within(seconds(budget) / geometry_.num_layers, rows);
+}
+
+int64_t Forward::scratch_bytes(const Geometry& g, int32_t max_rows, int32_t max_logit_rows) {
+  const int64_t per_row =
+      (g.has_indexer() ? 4 * (g.index_topk + int64_t{1}) : 0) + 8 * int64_t{g.num_experts_per_tok};
+  return max_rows * per_row + 4 * max_logit_rows * g.vocab_size;
+}
+
+}  // namespace dsv
