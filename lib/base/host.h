@@ -38,8 +38,11 @@ class Host {
     if (hooks_.log) log_line(level, fmt::format(format, std::forward<Args>(args)...));
   }
 
-  // Throws DSV_ERROR_IO / INVALID_FILE naming the path. Regular files only.
+  // Throws DSV_ERROR_IO / INVALID_FILE naming the path. Regular files only. A mapped file must not be
+  // shortened by others while it is open: reading what is gone raises SIGBUS, as with any mmap.
   std::unique_ptr<HostFile> open(const std::string& path) const;
+  // The same, but null if there is no such file (with file hooks: if file_open refuses).
+  std::unique_ptr<HostFile> open_if_exists(const std::string& path) const;
 
   const dsv_hooks& hooks() const { return hooks_; }  // run_jobs is used by the engine
 
