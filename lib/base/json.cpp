@@ -88,16 +88,21 @@ class Builder final : public nlohmann::json_sax<json> {
 }  // namespace
 
 std::string shown(std::string_view text) {
-  constexpr size_t kLimit = 120;
-  const bool cut = text.size() > kLimit;
-  if (cut) {
-    size_t end = kLimit;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;  // whole code points
-    text = text.substr(0, end);
+  // Both ends say most: of a path the file, of a tensor's name the layer and the matrix.
+  constexpr size_t kEnd = 150;
+  const auto is_inside = [&](size_t at) { return (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80; };
+  size_t head = text.size(), tail = text.size();
+  if (text.size() > 2 * kEnd + 3) {
+    head = kEnd;
+    tail = text.size() - kEnd;
+    while (head > 0 && is_inside(head)) --head;  // whole code points
+    while (tail < text.size() && is_inside(tail)) ++tail;
   }
-  std::string out = "'";
-  for (const char c : text) out += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
-  out += cut ? "...'" : "'";
+  std::string out =
+      fmt::format("'{}{}{}'", text.substr(0, head), head < tail ? "..." : "", text.substr(tail));
+  for (char& c : out) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
+  }
   return out;
 }
 

@@ -9,7 +9,8 @@
 
 namespace dsv {
 
-// `text` for use in a sentence: in quotes, at most ~120 bytes, control characters replaced.
+// `text` for use in a sentence: in quotes, its middle left out if it is long, control
+// characters replaced.
 std::string shown(std::string_view text);
 
 struct JsonLimits {
