@@ -30,6 +30,7 @@ struct CpuDevice {
   int64_t kv_pages = 0;
   KvLayout kv;
   const CpuKernels* kernels = nullptr;
+  const AttentionKernels* attention = nullptr;
   Jobs* jobs = nullptr;
   int32_t max_jobs = 1;  // jobs that run at once at most: parts of the per-job scratch
 

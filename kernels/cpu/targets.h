@@ -31,6 +31,8 @@ struct Packed {
   int32_t scale_stride() const { return (rows + 15) / 16 * 16; }
 };
 
+struct AttentionKernels;  // attention_kernels.h
+
 struct CpuKernels {
   const char* name;
 
@@ -40,25 +42,38 @@ struct CpuKernels {
   // scratch: linear_job_bytes.
   void (*linear)(const CpuWeight& weight, int64_t n0, int64_t n1, const Packed& x, float* out,
                  int64_t out_stride, unsigned char* scratch);
-  // The transposed product of a slice of weight rows, in f32 with f32 input:
-  // out[r * out_stride + k] = sum_n weight[n0 + n, k] x[r * x_stride + n], n in [0, count) ascending.
-  void (*linear_transposed)(const CpuWeight& weight, int64_t n0, int64_t count, const float* x,
-                            int64_t x_stride, int32_t rows, float* out, int64_t out_stride);
   // Whether weights of that type meet input of that rounding on the bf16 kernels of this target.
   bool (*uses_bf16)(Rounding rounding, Dtype dtype);
 
+  // out[k] = weight[row, k], scaled, as f32
+  void (*decode_row)(const CpuWeight& weight, int64_t row, float* out);
   // h[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps), rounded to bf16 if round_bf16. In place is fine.
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, bool round_bf16, float* h);
   // gate[i] = silu(gate[i]) * up[i]
   void (*swiglu)(float* gate, const float* up, int64_t n);
-  void (*add)(float* x, const float* delta, int64_t n);                     // x += delta
   void (*multiply_add)(float* x, float factor, const float* y, int64_t n);  // x += factor * y, fused
   void (*round_bf16)(float* x, int64_t n);
-  // Rounds n <= 128 values to the e4m3 grid of the returned scale; x holds the unscaled grid values after.
+  // Rounds n values to the e4m3 grid of the returned scale; x holds the unscaled grid values after.
   float (*quantise_e4m3)(float* x, int64_t n, bool ue8m0);
+  // Columns [128 block, + 128) of a row that `pack` packs, as f32; returns their scale.
+  float (*rounded_block)(const float* row, int64_t block, const Packed& packed, float* out);
 };
 
-// The best table this machine runs, or the one called `name`. Throws UNSUPPORTED naming what there is.
-const CpuKernels& choose_kernels(const char* name);
+// The linear kernels and the attention kernels of an instruction set.
+struct CpuTarget {
+  const CpuKernels* kernels;
+  const AttentionKernels* attention;
+};
+
+// The best target this machine runs, or the one called `name`. Throws UNSUPPORTED naming what there is.
+CpuTarget choose_target(const char* name);
+
+// The tables, for targets.cpp. The bf16 ones are kernels_avx512 with linears of their own.
+const CpuKernels& kernels_amx();
+const CpuKernels& kernels_avx512_bf16();
+const CpuKernels& kernels_avx512();
+const CpuKernels& kernels_avx2();
+const CpuKernels& kernels_sse4();
+const CpuKernels& kernels_neon();
 
 }  // namespace dsv::cpu
