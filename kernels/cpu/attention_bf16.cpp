@@ -1,0 +1,668 @@
+// Attention kernels in bf16 products for AVX-512-BF16, on AMX tiles or without. e4m3 values with power-of-two
+// scales are exact in bf16, so the products are those of the f32 kernels; weights of the softmax are rounded
+// to bf16 for the second one. Bound: 2 * heads * (2 rank + rope) flops a selected row are nothing on AMX (16
+// K flops in 16 cycles), so expanding a cache row to bf16, once for all heads, takes most of the time.
+//
+// Both products read A from plain rows and B from blocks of 32 x 16 that a tile holds: 16 lines of 16 pairs
+// (k, k + 1), a column each. Scores: A = cache rows, B = the query (packed once). Sum: A = weights by head,
+// B = cache rows in pairs. Pairs come cheapest with the even columns of 32 in one block and the odd in the
+// next; `finish` puts them in order.
+#include "kernels/cpu/attention_kernels.h"
+
+#if defined(__x86_64__)
+#include <hwy/highway.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#if defined(__clang__)
+#pragma clang attribute push(                                                                   \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16"))), \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")
+// g++ 12 warns of its own _mm512_undefined_* (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+namespace dsv::cpu {
+namespace {
+
+constexpr int64_t kBlock = 512;   // bf16 values of a B block
+constexpr int64_t kTokens = 256;  // cache rows of one softmax
+constexpr int64_t kGroup = 32;    // cache rows expanded at a time: the k of a B block
+constexpr float kLog2e = 1.44269504f;
+
+// C[m, 16 n_blocks] (+)= A[m, 32 k_blocks] B. On AMX m counts up to the next multiple of 16: A and C have
+// room.
+struct Product {
+  int64_t m, n_blocks, k_blocks;
+  const uint16_t* a;
+  int64_t a_row;
+  const uint16_t* b;
+  int64_t b_n, b_k;  // distance of blocks
+  float* c;
+  int64_t c_row;
+  bool accumulate;
+};
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// Tiles: C in 0 to 3, A in 4 and 5, B in 6 and 7.
+template <int kM, int kN>
+inline void multiply_tiles(const Product& p, int64_t i, int64_t j) {
+  float* c = p.c + 16 * (i * p.c_row + j);
+  const int64_t c_stride = 4 * p.c_row, a_stride = 2 * p.a_row;
+  if (p.accumulate) {
+    _tile_loadd(0, c, c_stride);
+    if constexpr (kN > 1) _tile_loadd(1, c + 16, c_stride);
+    if constexpr (kM > 1) _tile_loadd(2, c + 16 * p.c_row, c_stride);
+    if constexpr (kM > 1 && kN > 1) _tile_loadd(3, c + 16 * p.c_row + 16, c_stride);
+  } else {
+    _tile_zero(0);
+    if constexpr (kN > 1) _tile_zero(1);
+    if constexpr (kM > 1) _tile_zero(2);
+    if constexpr (kM > 1 && kN > 1) _tile_zero(3);
+  }
+  const uint16_t* a = p.a + 16 * i * p.a_row;
+  const uint16_t* b = p.b + j * p.b_n;
+  for (int64_t k = 0; k < p.k_blocks; ++k, a += 32, b += p.b_k) {
+    _tile_loadd(4, a, a_stride);
+    _tile_loadd(6, b, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (kN > 1) {
+      _tile_loadd(7, b + p.b_n, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (kM > 1) {
+      _tile_loadd(5, a + 16 * p.a_row, a_stride);
+      _tile_dpbf16ps(2, 5, 6);
+    }
+    if constexpr (kM > 1 && kN > 1) _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, c, c_stride);
+  if constexpr (kN > 1) _tile_stored(1, c + 16, c_stride);
+  if constexpr (kM > 1) _tile_stored(2, c + 16 * p.c_row, c_stride);
+  if constexpr (kM > 1 && kN > 1) _tile_stored(3, c + 16 * p.c_row + 16, c_stride);
+}
+
+template <int kN>
+inline void multiply_tile_columns(const Product& p, int64_t j) {
+  const int64_t m = round_up(p.m, 16) / 16;
+  int64_t i = 0;
+  for (; i + 2 <= m; i += 2) multiply_tiles<2, kN>(p, i, j);
+  if (i < m) multiply_tiles<1, kN>(p, i, j);
+}
+
+template <int kM, int kN>
+inline void multiply_rows(const Product& p, int64_t i, int64_t j) {
+  float* c = p.c + i * p.c_row + 16 * j;
+  __m512 sum[kM][kN];
+  for (int r = 0; r < kM; ++r) {
+    for (int n = 0; n < kN; ++n) {
+      sum[r][n] = p.accumulate ? _mm512_loadu_ps(c + r * p.c_row + 16 * n) : _mm512_setzero_ps();
+    }
+  }
+  const uint16_t* a = p.a + i * p.a_row;
+  const uint16_t* b = p.b + j * p.b_n;
+  for (int64_t k = 0; k < p.k_blocks; ++k, b += p.b_k) {
+    for (int64_t pair = 0; pair < 16; ++pair, a += 2) {
+      __m512bh column[kN];
+      for (int n = 0; n < kN; ++n) {
+        column[n] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + n * p.b_n + 32 * pair));
+      }
+      for (int r = 0; r < kM; ++r) {
+        int32_t two;
+        std::memcpy(&two, a + r * p.a_row, sizeof two);
+        const auto factor = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+        for (int n = 0; n < kN; ++n) sum[r][n] = _mm512_dpbf16_ps(sum[r][n], factor, column[n]);
+      }
+    }
+  }
+  for (int r = 0; r < kM; ++r) {
+    for (int n = 0; n < kN; ++n) _mm512_storeu_ps(c + r * p.c_row + 16 * n, sum[r][n]);
+  }
+}
+
+template <int kN>
+inline void multiply_row_columns(const Product& p, int64_t j) {
+  int64_t i = 0;
+  for (; i + 8 <= p.m; i += 8) multiply_rows<8, kN>(p, i, j);
+  for (; i < p.m; ++i) multiply_rows<1, kN>(p, i, j);
+}
+
+template <bool kAmx>
+void multiply(const Product& p) {
+  for (int64_t j = 0; j < p.n_blocks; j += 2) {
+    const bool two = j + 1 < p.n_blocks;
+    if constexpr (kAmx) {
+      two ? multiply_tile_columns<2>(p, j) : multiply_tile_columns<1>(p, j);
+    } else {
+      two ? multiply_row_columns<2>(p, j) : multiply_row_columns<1>(p, j);
+    }
+  }
+}
+
+// Tiles configured for the life of this object. A thread's tile state is cleared after, so that switches of
+// context stay cheap.
+template <bool kAmx>
+struct Tiles {
+  Tiles() {
+    if constexpr (kAmx) {
+      const TileConfig config;
+      _tile_loadconfig(&config);
+    }
+  }
+  ~Tiles() {
+    if constexpr (kAmx) _tile_release();
+  }
+};
+
+inline uint16_t to_bf16(float x) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); }
+
+// Loads n <= bytes of `bytes` values, zeros after.
+inline __m256i load_codes(const uint8_t* in, int64_t n) {
+  if (n >= 32) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in));
+  return _mm256_maskz_loadu_epi8((1u << n) - 1, in);
+}
+inline __m512i load_bf16(const uint8_t* in, int64_t n) {
+  if (n >= 32) return _mm512_loadu_si512(in);
+  return _mm512_maskz_loadu_epi16((1u << n) - 1, in);
+}
+
+// e4m3 codes to bf16 times 2^(scale / 128); the sum of exponents is the caller's care. The small codes, which
+// are denormal, and NaN come from a table, at (code + 1) & 127.
+inline __m512i decode(__m256i codes, __m512i scale) {
+  alignas(64) static constexpr uint16_t kSmall[32] = {0x7FC0, 0,      0x3B00, 0x3B80, 0x3BC0,
+                                                      0x3C00, 0x3C20, 0x3C40, 0x3C60};
+  const __m512i seven = _mm512_set1_epi16(0x7F);
+  const __m512i code = _mm512_cvtepu8_epi16(codes);
+  const __m512i index = _mm512_and_si512(_mm512_add_epi16(code, _mm512_set1_epi16(1)), seven);
+  const __m512i normal =
+      _mm512_add_epi16(_mm512_slli_epi16(_mm512_and_si512(code, seven), 4), _mm512_set1_epi16(120 << 7));
+  __m512i value = _mm512_mask_permutexvar_epi16(normal, _mm512_cmplt_epu16_mask(index, _mm512_set1_epi16(9)),
+                                                index, _mm512_load_si512(kSmall));
+  value = _mm512_mask_add_epi16(value, _mm512_cmpgt_epu16_mask(index, _mm512_set1_epi16(1)), value, scale);
+  // value | (code << 8 & 0x8000)
+  return _mm512_ternarylogic_epi32(value, _mm512_slli_epi16(code, 8), _mm512_set1_epi16(-0x8000), 0xF8);
+}
+
+struct Pairs {
+  __m512i even, odd;
+};
+// The columns of two rows as pairs.
+inline Pairs pair_rows(__m512i a, __m512i b) {
+  return {_mm512_mask_blend_epi16(0xAAAAAAAA, a, _mm512_slli_epi32(b, 16)),
+          _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(a, 16), b)};
+}
+// Undoes the order of columns that pair_rows leaves in 32 sums.
+inline void store_in_order(__m512 even, __m512 odd, float* out) {
+  const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+  _mm512_storeu_ps(out, _mm512_permutex2var_ps(even, low, odd));
+  _mm512_storeu_ps(out + 16, _mm512_permutex2var_ps(even, high, odd));
+}
+
+inline void transpose(__m512i v[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xDD);
+    t[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xDD);
+  }
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    v[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+    v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
+    v[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xDD);
+  }
+}
+
+// The sum of each vector's lanes.
+inline __m512 sum_lanes(const __m512 v[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; ++i) t[i] = _mm512_castps_si512(v[i]);
+  transpose(t);
+  __m512 sum = _mm512_castsi512_ps(t[0]);
+  for (int i = 1; i < 16; ++i) sum = _mm512_add_ps(sum, _mm512_castsi512_ps(t[i]));
+  return sum;
+}
+
+// 2^x, x <= 0. Cephes' exp2f polynomial on [-0.5, 0.5], error below 2 ulp.
+inline __m512 exp2(__m512 x) {
+  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 r = _mm512_sub_ps(x, whole);
+  __m512 p = _mm512_set1_ps(1.535336188319500e-4f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.339887440266574e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.618437357674640e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.550332471162809e-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.402264791363012e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.931472028550421e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, whole);
+}
+
+inline bool bf16_exact(const CpuWeight& weight) {
+  return weight.dtype == Dtype::f8_e4m3 || weight.dtype == Dtype::bf16;
+}
+
+// 32 values of a weight from (row, column), at most to column `end`, unscaled.
+inline __m512i load_weight(const CpuWeight& weight, int64_t row, int64_t column, int64_t end) {
+  return weight.dtype == Dtype::bf16
+             ? load_bf16(weight.row(row) + 2 * column, end - column)
+             : decode(load_codes(weight.row(row) + column, end - column), _mm512_setzero_si512());
+}
+
+const AttentionKernels& f32_kernels() { return attention_kernels(HWY_AVX3); }
+
+int64_t project_scratch(const AttendShape& shape, int32_t rows) {
+  const int64_t absorb = kQuantBlock * (2 * kQuantBlock + 6 * round_up(rows, 16));
+  const int64_t project = 2 * shape.padded_rank() * (16 + rows);
+  return std::max({f32_kernels().project_scratch(shape, rows), absorb, project});
+}
+
+// By parts of W_k that share a scale: at most 128 x 128.
+template <bool kAmx>
+void absorb(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32_t rows, const float* q,
+            int64_t q_stride, float* out, int64_t out_stride, unsigned char* scratch) {
+  if (!shape.official || !bf16_exact(kv_b)) {
+    return f32_kernels().absorb(shape, kv_b, head, rows, q, q_stride, out, out_stride, scratch);
+  }
+  const Tiles<kAmx> tiles;
+  auto* b = reinterpret_cast<uint16_t*>(scratch);
+  uint16_t* a = b + kQuantBlock * kQuantBlock;
+  float* c = reinterpret_cast<float*>(a + round_up(rows, 16) * kQuantBlock);
+  std::fill(a, reinterpret_cast<uint16_t*>(c), uint16_t{0});
+  const int64_t first = head * (shape.nope + shape.v);
+  for (int64_t k = 0, count; k < shape.nope; k += count) {
+    count = std::min(shape.nope - k, kQuantBlock - (first + k) % kQuantBlock);
+    const int64_t k_blocks = round_up(count, 32) / 32;
+    for (int32_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < 32 * k_blocks; ++i) {
+        a[r * kQuantBlock + i] = i < count ? to_bf16(q[r * q_stride + k + i]) : uint16_t{0};
+      }
+    }
+    for (int64_t n = 0; n < shape.rank; n += kQuantBlock) {
+      const int64_t end = std::min(shape.rank, n + kQuantBlock);
+      const int64_t n_blocks = round_up(end - n, 32) / 16;
+      for (int64_t i = 0; i < 32 * k_blocks; i += 2) {
+        uint16_t* line = b + i / 32 * kBlock + i % 32 * 16;
+        for (int64_t j = 0; j < n_blocks; j += 2) {
+          const int64_t column = n + 16 * j;
+          const __m512i zero = _mm512_setzero_si512();
+          const Pairs pairs =
+              pair_rows(i < count ? load_weight(kv_b, first + k + i, column, end) : zero,
+                        i + 1 < count ? load_weight(kv_b, first + k + i + 1, column, end) : zero);
+          _mm512_store_si512(line + j * 4 * kBlock, pairs.even);
+          _mm512_store_si512(line + (j + 1) * 4 * kBlock, pairs.odd);
+        }
+      }
+      multiply<kAmx>(
+          {rows, n_blocks, k_blocks, a, kQuantBlock, b, 4 * kBlock, kBlock, c, kQuantBlock, false});
+      const __m512 scale = _mm512_set1_ps(kv_b.scale(first + k, n / kQuantBlock));
+      for (int32_t r = 0; r < rows; ++r) {
+        for (int64_t j = 0; j < end - n; j += 32) {
+          alignas(64) float part[32];
+          const float* in = c + r * kQuantBlock + j;
+          store_in_order(_mm512_mul_ps(_mm512_load_ps(in), scale),
+                         _mm512_mul_ps(_mm512_load_ps(in + 16), scale), part);
+          float* to = out + r * out_stride + n + j;
+          const int64_t width = std::min<int64_t>(32, end - n - j);
+          for (int64_t i = 0; i < width; ++i) to[i] = k == 0 ? part[i] : to[i] + part[i];
+        }
+      }
+    }
+  }
+}
+
+// 16 weight rows against one input row: lane sums over columns, then over the lanes.
+void project(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32_t rows, const float* x,
+             int64_t x_stride, float* out, int64_t out_stride, unsigned char* scratch) {
+  if (!shape.official || !bf16_exact(kv_b)) {
+    return f32_kernels().project(shape, kv_b, head, rows, x, x_stride, out, out_stride, scratch);
+  }
+  const int64_t width = shape.padded_rank();
+  auto* tile = reinterpret_cast<uint16_t*>(scratch);
+  uint16_t* input = tile + 16 * width;
+  for (int32_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < width; ++i) {
+      input[r * width + i] = i < shape.rank ? to_bf16(x[r * x_stride + i]) : uint16_t{0};
+    }
+  }
+  const int64_t first = head * (shape.nope + shape.v) + shape.nope;
+  for (int64_t n = 0; n < shape.v; n += 16) {
+    const int64_t count = std::min<int64_t>(16, shape.v - n);
+    for (int64_t i = 0; i < 16; ++i) {
+      for (int64_t k = 0; k < width; k += 32) {
+        _mm512_store_si512(tile + i * width + k, i < count ? load_weight(kv_b, first + n + i, k, shape.rank)
+                                                           : _mm512_setzero_si512());
+      }
+    }
+    for (int32_t r = 0; r < rows; ++r) {
+      __m512 total[16];
+      for (int half = 0; half < 16; half += 8) {
+        __m512 sum[8];
+        for (int i = 0; i < 8; ++i) sum[i] = _mm512_setzero_ps();
+        for (int64_t k0 = 0; k0 < width; k0 += kQuantBlock) {
+          __m512 part[8];
+          for (int i = 0; i < 8; ++i) part[i] = _mm512_setzero_ps();
+          for (int64_t k = k0; k < std::min<int64_t>(width, k0 + kQuantBlock); k += 32) {
+            const auto column = reinterpret_cast<__m512bh>(_mm512_load_si512(input + r * width + k));
+            for (int i = 0; i < 8; ++i) {
+              part[i] = _mm512_dpbf16_ps(
+                  part[i], column,
+                  reinterpret_cast<__m512bh>(_mm512_load_si512(tile + (half + i) * width + k)));
+            }
+          }
+          for (int i = 0; i < 8; ++i) {
+            const int64_t row = first + n + std::min<int64_t>(half + i, count - 1);
+            sum[i] = _mm512_fmadd_ps(part[i], _mm512_set1_ps(kv_b.scale(row, k0 / kQuantBlock)), sum[i]);
+          }
+        }
+        for (int i = 0; i < 8; ++i) total[half + i] = sum[i];
+      }
+      _mm512_mask_storeu_ps(out + r * out_stride + n, static_cast<__mmask16>((1u << count) - 1),
+                            sum_lanes(total));
+    }
+  }
+}
+
+// Packed: [padded heads / 16][padded latent / 32] blocks.
+void pack_query(const AttendShape& shape, const float* q_abs, const float* q, void* packed) {
+  if (!shape.official) return f32_kernels().pack_query(shape, q_abs, q, packed);
+  const int64_t latent = shape.padded_latent();
+  auto* out = static_cast<uint16_t*>(packed);
+  for (int64_t h = 0; h < shape.padded_heads(); h += 16) {
+    for (int64_t k = 0; k < latent; k += 32, out += kBlock) {
+      const bool rope = k >= shape.padded_rank();
+      const int64_t at = rope ? k - shape.padded_rank() : k;
+      const int64_t n = std::min<int64_t>(32, (rope ? shape.rope : shape.rank) - at);
+      const auto low = static_cast<__mmask16>(n >= 16 ? 0xFFFF : (1u << n) - 1);
+      const auto high = static_cast<__mmask16>(n <= 16 ? 0 : (uint64_t{1} << (n - 16)) - 1);
+      __m512i lines[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        if (h + i >= shape.heads) {
+          lines[i] = _mm512_setzero_si512();
+          continue;
+        }
+        const float* in = rope ? q + (h + i) * (shape.nope + shape.rope) + shape.nope + at
+                               : q_abs + (h + i) * shape.rank + at;
+        lines[i] = reinterpret_cast<__m512i>(
+            _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, in + 16), _mm512_maskz_loadu_ps(low, in)));
+      }
+      transpose(lines);
+      for (int64_t i = 0; i < 16; ++i) _mm512_store_si512(out + 32 * i, lines[i]);
+    }
+  }
+}
+
+// Scratch of `attend`.
+struct AttendTile {
+  uint16_t* pairs;    // [kTokens / 32][padded rank / 16] blocks
+  float* scores;      // [kTokens][padded heads]
+  uint16_t* weights;  // [padded heads][kTokens]
+  uint16_t* rows;     // [kGroup][padded latent]
+
+  AttendTile(const AttendShape& shape, unsigned char* scratch) {
+    pairs = reinterpret_cast<uint16_t*>(scratch);
+    scores = reinterpret_cast<float*>(pairs + kTokens * shape.padded_rank());
+    weights = reinterpret_cast<uint16_t*>(scores + kTokens * shape.padded_heads());
+    rows = weights + kTokens * shape.padded_heads();
+  }
+};
+
+int64_t attend_scratch(const AttendShape& shape) {
+  if (!shape.official) return f32_kernels().attend_scratch(shape);
+  return kTokens * (2 * shape.padded_rank() + 6 * shape.padded_heads()) + 2 * kGroup * shape.padded_latent();
+}
+
+// 32 latent values from column i of a cache row as bf16. A scale that is no normal number makes NaN.
+inline __m512i load_latent(const AttendShape& shape, const unsigned char* row, int64_t i) {
+  uint32_t bits;
+  std::memcpy(&bits, row + shape.rank + 4 * (i / kQuantBlock), sizeof bits);
+  const int32_t exponent = static_cast<int32_t>(bits >> 23);
+  if (exponent == 0 || exponent >= 255) return _mm512_set1_epi16(0x7FC0);
+  return decode(load_codes(row + i, shape.rank - i),
+                _mm512_set1_epi16(static_cast<int16_t>((exponent - 127) * 128)));
+}
+
+// Expands n <= 32 cache rows; the rows after them are zero.
+void expand_rows(const AttendShape& shape, const LatentRows& rows, int64_t begin, int64_t n, int64_t last,
+                 uint16_t* out, uint16_t* pairs) {
+  const int64_t width = shape.padded_rank(), latent = shape.padded_latent();
+  const int64_t rope_at = shape.rank + 4 * (round_up(shape.rank, kQuantBlock) / kQuantBlock);
+  constexpr int64_t kAhead = 4;  // rows in flight: hides the latency of memory behind the expansion
+  for (int64_t t = 0; t < kGroup; t += 2) {
+    for (int64_t ahead = begin + t + kAhead; ahead < std::min(last, begin + t + kAhead + 2); ++ahead) {
+      const auto* row = reinterpret_cast<const char*>(rows.row(ahead));
+      for (int64_t i = 0; i < rows.row_bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
+    }
+    const unsigned char* a = t < n ? rows.row(begin + t) : nullptr;
+    const unsigned char* b = t + 1 < n ? rows.row(begin + t + 1) : nullptr;
+    uint16_t* line = pairs + 16 * t;
+    for (int64_t i = 0; i < width; i += 32) {
+      const __m512i x = a != nullptr ? load_latent(shape, a, i) : _mm512_setzero_si512();
+      const __m512i y = b != nullptr ? load_latent(shape, b, i) : _mm512_setzero_si512();
+      _mm512_store_si512(out + t * latent + i, x);
+      _mm512_store_si512(out + (t + 1) * latent + i, y);
+      const Pairs both = pair_rows(x, y);
+      _mm512_store_si512(line + i / 16 * kBlock, both.even);
+      _mm512_store_si512(line + (i / 16 + 1) * kBlock, both.odd);
+    }
+    for (int64_t i = width; i < latent; i += 32) {
+      const int64_t at = i - width;
+      const __m512i zero = _mm512_setzero_si512();
+      _mm512_store_si512(out + t * latent + i,
+                         a != nullptr ? load_bf16(a + rope_at + 2 * at, shape.rope - at) : zero);
+      _mm512_store_si512(out + (t + 1) * latent + i,
+                         b != nullptr ? load_bf16(b + rope_at + 2 * at, shape.rope - at) : zero);
+    }
+  }
+}
+
+// Turns n scores a head into bf16 weights, by head; zero up to the next multiple of 32. The state's max and
+// sum take them in, its out is rescaled to the new max.
+void softmax(const AttendShape& shape, const AttendTile& tile, int64_t n, bool first, AttendState state) {
+  const int64_t heads = shape.padded_heads(), width = shape.padded_rank();
+  const __m512 scale = _mm512_set1_ps(shape.scale * kLog2e);
+  for (int64_t h = 0; h < heads; h += 16) {
+    const float* scores = tile.scores + h;
+    __m512 before =
+        first ? _mm512_set1_ps(-std::numeric_limits<float>::infinity()) : _mm512_loadu_ps(state.max + h);
+    __m512 top = before;
+    for (int64_t t = 0; t < n; ++t) {
+      top = _mm512_max_ps(top, _mm512_mul_ps(_mm512_loadu_ps(scores + t * heads), scale));
+    }
+    __m512 sum = _mm512_setzero_ps();
+    if (!first) {
+      const __m512 shrink = exp2(_mm512_sub_ps(before, top));
+      sum = _mm512_mul_ps(_mm512_loadu_ps(state.sum + h), shrink);
+      alignas(64) float factor[16];
+      _mm512_store_ps(factor, shrink);
+      for (int64_t i = 0; i < 16; ++i) {
+        float* row = state.out + (h + i) * width;
+        const __m512 f = _mm512_set1_ps(factor[i]);
+        for (int64_t j = 0; j < width; j += 16) {
+          _mm512_storeu_ps(row + j, _mm512_mul_ps(_mm512_loadu_ps(row + j), f));
+        }
+      }
+    }
+    for (int64_t group = 0; group < n; group += kGroup) {
+      __m512i lines[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        __m512i halves[2];
+        for (int64_t j = 0; j < 2; ++j) {
+          const int64_t t = group + 2 * i + j;
+          __m512 p = _mm512_setzero_ps();
+          if (t < n) {
+            p = exp2(_mm512_sub_ps(_mm512_mul_ps(_mm512_loadu_ps(scores + t * heads), scale), top));
+          }
+          sum = _mm512_add_ps(sum, p);
+          halves[j] = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(p)));
+        }
+        lines[i] = _mm512_or_si512(halves[0], _mm512_slli_epi32(halves[1], 16));
+      }
+      transpose(lines);
+      for (int64_t i = 0; i < 16; ++i) {
+        _mm512_store_si512(tile.weights + (h + i) * kTokens + group, lines[i]);
+      }
+    }
+    _mm512_storeu_ps(state.max + h, top);
+    _mm512_storeu_ps(state.sum + h, sum);
+  }
+}
+
+template <bool kAmx>
+void attend(const AttendShape& shape, const void* packed, const LatentRows& rows, int64_t begin, int64_t end,
+            AttendState state, unsigned char* scratch) {
+  if (!shape.official) return f32_kernels().attend(shape, packed, rows, begin, end, state, scratch);
+  const Tiles<kAmx> tiles;
+  const AttendTile tile(shape, scratch);
+  const int64_t heads = shape.padded_heads(), width = shape.padded_rank(), latent = shape.padded_latent();
+  const int64_t row_blocks = width / 16 * kBlock;
+  for (int64_t i = begin; i < end; i += kTokens) {
+    const int64_t n = std::min(kTokens, end - i);
+    for (int64_t group = 0; group < n; group += kGroup) {
+      const int64_t count = std::min(kGroup, n - group);
+      expand_rows(shape, rows, i + group, count, end, tile.rows, tile.pairs + group / kGroup * row_blocks);
+      multiply<kAmx>({count, heads / 16, latent / 32, tile.rows, latent, static_cast<const uint16_t*>(packed),
+                      latent / 32 * kBlock, kBlock, tile.scores + group * heads, heads, false});
+    }
+    softmax(shape, tile, n, i == begin, state);
+    multiply<kAmx>({shape.heads, width / 16, round_up(n, kGroup) / kGroup, tile.weights, kTokens, tile.pairs,
+                    kBlock, row_blocks, state.out, width, i > begin});
+  }
+}
+
+void finish(const AttendShape& shape, int64_t h0, int64_t h1, AttendState state, float* out) {
+  if (!shape.official) return f32_kernels().finish(shape, h0, h1, state, out);
+  for (int64_t h = h0; h < h1; ++h) {
+    const float* in = state.out + h * shape.padded_rank();
+    const __m512 sum = _mm512_set1_ps(state.sum[h]);
+    for (int64_t i = 0; i < shape.rank; i += 32) {
+      alignas(64) float values[32];
+      store_in_order(_mm512_div_ps(_mm512_loadu_ps(in + i), sum),
+                     _mm512_div_ps(_mm512_loadu_ps(in + i + 16), sum), values);
+      std::copy_n(values, std::min<int64_t>(32, shape.rank - i), out + h * shape.rank + i);
+    }
+  }
+}
+
+// Packed: [padded heads / 16][padded dim / 32] blocks, weights.
+void pack_index_query(const IndexShape& shape, const void* values, const float* weights, void* packed) {
+  if (!shape.official) return f32_kernels().pack_index_query(shape, values, weights, packed);
+  auto* out = static_cast<uint16_t*>(packed);
+  const auto* in = static_cast<const uint8_t*>(values);
+  for (int64_t h = 0; h < shape.padded_heads(); h += 16) {
+    for (int64_t k = 0; k < shape.padded_dim(); k += 32, out += kBlock) {
+      __m512i lines[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        lines[i] = h + i < shape.heads ? load_bf16(in + 2 * ((h + i) * shape.dim + k), shape.dim - k)
+                                       : _mm512_setzero_si512();
+      }
+      transpose(lines);
+      for (int64_t i = 0; i < 16; ++i) _mm512_store_si512(out + 32 * i, lines[i]);
+    }
+  }
+  float* w = shape.packed_weights(packed);
+  std::fill_n(std::copy_n(weights, shape.heads, w), shape.padded_heads() - shape.heads, 0.0f);
+}
+
+int64_t index_scratch(const IndexShape& shape) {
+  if (!shape.official) return f32_kernels().index_scratch(shape);
+  return kPageTokens * (2 * shape.padded_dim() + 4 * shape.padded_heads());
+}
+
+template <bool kAmx>
+void index_scores(const IndexShape& shape, const void* const* packed, int32_t queries,
+                  const unsigned char* pool, int64_t page_bytes, const int32_t* pages, int32_t count,
+                  float* const* scores, unsigned char* scratch) {
+  if (!shape.official)
+    return f32_kernels().index_scores(shape, packed, queries, pool, page_bytes, pages, count, scores,
+                                      scratch);
+  const Tiles<kAmx> tiles;
+  const int64_t heads = shape.padded_heads(), dim = shape.padded_dim();
+  auto* keys = reinterpret_cast<uint16_t*>(scratch);
+  float* products = reinterpret_cast<float*>(keys + kPageTokens * dim);
+  for (int32_t j = 0; j < count; ++j) {
+    const unsigned char* page = pool + pages[j] * page_bytes;
+    for (int64_t t = 0; t < kPageTokens; ++t) {
+      for (int64_t i = 0; i < dim; i += 32) {
+        const __m256i codes = load_codes(page + t * shape.dim + i, shape.dim - i);
+        _mm512_store_si512(keys + t * dim + i, decode(codes, _mm512_setzero_si512()));
+      }
+    }
+    for (int32_t q = 0; q < queries; ++q) {
+      multiply<kAmx>({kPageTokens, heads / 16, dim / 32, keys, dim, static_cast<const uint16_t*>(packed[q]),
+                      dim / 32 * kBlock, kBlock, products, heads, false});
+      const float* weights = shape.packed_weights(packed[q]);
+      for (int64_t t = 0; t < kPageTokens; t += 16) {
+        __m512 sum[16];
+        for (int64_t i = 0; i < 16; ++i) {
+          sum[i] = _mm512_setzero_ps();
+          for (int64_t h = 0; h < heads; h += 16) {
+            const __m512 product = _mm512_loadu_ps(products + (t + i) * heads + h);
+            sum[i] = _mm512_fmadd_ps(_mm512_max_ps(product, _mm512_setzero_ps()),
+                                     _mm512_loadu_ps(weights + h), sum[i]);
+          }
+        }
+        const __m512 scale = _mm512_loadu_ps(page + kPageTokens * shape.dim + 4 * t);
+        _mm512_storeu_ps(scores[q] + j * kPageTokens + t,
+                         _mm512_add_ps(_mm512_mul_ps(sum_lanes(sum), scale), _mm512_setzero_ps()));
+      }
+    }
+  }
+}
+
+// `exact` goes on to the f32 kernels.
+template <bool kAmx>
+const AttentionKernels& table() {
+  static const AttentionKernels kernels = [] {
+    AttentionKernels t = f32_kernels();
+    t.absorb = absorb<kAmx>;
+    t.project = project;
+    t.project_scratch = project_scratch;
+    t.pack_query = pack_query;
+    t.attend = attend<kAmx>;
+    t.attend_scratch = attend_scratch;
+    t.finish = finish;
+    t.pack_index_query = pack_index_query;
+    t.index_scores = index_scores<kAmx>;
+    t.index_scratch = index_scratch;
+    return t;
+  }();
+  return kernels;
+}
+
+}  // namespace
+
+const AttentionKernels& attention_kernels_bf16(bool amx) { return amx ? table<true>() : table<false>(); }
+
+}  // namespace dsv::cpu
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
