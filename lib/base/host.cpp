@@ -51,6 +51,11 @@ class MappedFile final : public HostFile {
   MappedFile& operator=(const MappedFile&) = delete;
   const unsigned char* data() const override { return data_; }
   int64_t size() const override { return size_; }
+  void expect_sparse_reads(bool sparse) override {
+    if (size_ == 0) return;
+    madvise(const_cast<unsigned char*>(data_), static_cast<size_t>(size_),
+            sparse ? MADV_RANDOM : MADV_NORMAL);
+  }
 
  private:
   const unsigned char* data_;

@@ -20,6 +20,9 @@ class HostFile {
   virtual ~HostFile() = default;
   virtual const unsigned char* data() const = 0;  // not aligned in any way; null only if size() is 0
   virtual int64_t size() const = 0;
+  // While true, reading a few bytes here and there does not fetch their surroundings from the disk. A hint;
+  // starts as false.
+  virtual void expect_sparse_reads(bool) {}
 };
 
 // Thread-safe; outlives everything made through it.

@@ -391,6 +391,16 @@ ModelWeights Checkpoint::load(const OpTable& ops, Device* device, LoadMonitor& m
   };
   monitor.done = 0;
   monitor.total = weight_bytes_;
+  // Block scales lie between weights that a load has no reason to read.
+  struct SparseReads {
+    const std::vector<std::unique_ptr<HostFile>>& files;
+    explicit SparseReads(const std::vector<std::unique_ptr<HostFile>>& f) : files(f) { set(true); }
+    ~SparseReads() { set(false); }
+    void set(bool sparse) const {
+      for (const auto& file : files) file->expect_sparse_reads(sparse);
+    }
+  };
+  const SparseReads sparse_reads(files_);
   Loader loader{*this, ops, device, monitor};
   return Layout<Loader>(config_, loader).model(has_mtp_);
 }
