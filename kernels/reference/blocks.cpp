@@ -110,7 +110,9 @@ void logits(Device* handle, const LogitsArgs& args) {
       const Vector delta = device.read(Act::delta, args.delta, args.row[i]);
       for (size_t j = 0; j < x.size(); ++j) x[j] += delta[j];
     }
-    in.push_back(rms_norm(x, args.norm, device.geometry.rms_norm_eps));
+    Vector h = rms_norm(x, args.norm, device.geometry.rms_norm_eps);
+    round_activation(device, h);
+    in.push_back(h);
   }
   float* out = args.logits;
   for (const Vector& row : linear(device, args.head, in)) {

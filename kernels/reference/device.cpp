@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "kernels/reference/formats.h"
 
@@ -9,6 +10,17 @@ namespace dsv::reference {
 namespace {
 
 constexpr int64_t kAlignment = 64;
+
+// Hooks are optional, as for every table.
+void* allocate(const DeviceOptions& o, int64_t bytes) {
+  if (o.allocate) return o.allocate(o.user, bytes, kAlignment);
+  return ::operator new (static_cast<size_t>(bytes), std::align_val_t{kAlignment});
+}
+void deallocate(const DeviceOptions& o, void* memory, int64_t bytes) {
+  if (!memory) return;
+  if (o.deallocate) return o.deallocate(o.user, memory, bytes, kAlignment);
+  ::operator delete (memory, std::align_val_t{kAlignment});
+}
 
 int64_t act_bytes(const RefDevice& device, Act kind) {
   return device.options.batch_rows * device.width(kind) * static_cast<int64_t>(sizeof(double));
@@ -25,11 +37,9 @@ void fill(RefDevice& device, const DeviceOptions& options) {
 void close(Device* handle) {
   RefDevice& device = device_of(handle);
   const DeviceOptions& o = device.options;
-  for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
-    if (device.act[kind])
-      o.deallocate(o.user, device.act[kind], act_bytes(device, static_cast<Act>(kind)), kAlignment);
-  }
-  if (device.pool) o.deallocate(o.user, device.pool, pool_bytes(device), kAlignment);
+  for (int kind = 0; kind < static_cast<int>(Act::count); ++kind)
+    deallocate(o, device.act[kind], act_bytes(device, static_cast<Act>(kind)));
+  deallocate(o, device.pool, pool_bytes(device));
   delete &device;
 }
 
@@ -41,13 +51,10 @@ Device* open(const DeviceOptions& options) {
   fill(*device, options);
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
     const int64_t bytes = act_bytes(*device, static_cast<Act>(kind));
-    if (bytes > 0)
-      device->act[kind] = static_cast<double*>(options.allocate(options.user, bytes, kAlignment));
+    if (bytes > 0) device->act[kind] = static_cast<double*>(allocate(options, bytes));
   }
-  if (pool_bytes(*device) > 0) {
-    device->pool =
-        static_cast<unsigned char*>(options.allocate(options.user, pool_bytes(*device), kAlignment));
-  }
+  if (pool_bytes(*device) > 0)
+    device->pool = static_cast<unsigned char*>(allocate(options, pool_bytes(*device)));
   return reinterpret_cast<Device*>(device.release());
 }
 
@@ -80,6 +87,8 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
     if (kind == Act::index_q && device.official()) {
       for (int64_t h = 0; h < width; h += head)
         quantise_group(row.data() + h, head, device.geometry.ue8m0_scales);
+    } else if (kind == Act::h || kind == Act::q_latent || kind == Act::q || kind == Act::heads) {
+      round_activation(device, row);
     }
     device.write(kind, buffer, rows.first + r, row);
   }
