@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -48,6 +49,11 @@ struct CpuDevice {
   int64_t shared_scratch_bytes = 0;
 
   std::vector<std::unique_ptr<CpuWeight>> weights;
+
+  DeviceOptions options;  // for the memory functions
+  std::unique_ptr<Jobs> own_jobs;
+  unsigned char* block = nullptr;  // holds all of the above but the KV pool
+  int64_t block_bytes = 0, kv_bytes = 0;
 
   bool official() const { return precision == Precision::official; }
 
@@ -114,6 +120,23 @@ struct CpuDevice {
     return kv_pool + layer * kv_pages * (kPageTokens * kv.latent_row_bytes + kv.index_page_bytes);
   }
 };
+
+inline float bf16_to_float(uint16_t bits) {
+  const uint32_t word = uint32_t{bits} << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+// Quantises one head of an index query (overwritten) into an official index_q row.
+inline void store_index_query(const CpuDevice& d, float* head, uint16_t* values, float* scale) {
+  *scale = d.kernels->quantise_e4m3(head, d.geometry.index_head_dim, d.geometry.ue8m0_scales);
+  for (int64_t i = 0; i < d.geometry.index_head_dim; ++i) {
+    uint32_t word;  // e4m3 values are bf16 values: the upper half is all of them
+    std::memcpy(&word, head + i, sizeof word);
+    values[i] = static_cast<uint16_t>(word >> 16);
+  }
+}
 
 inline CpuDevice& cpu_device(Device* device) { return *reinterpret_cast<CpuDevice*>(device); }
 inline const CpuDevice& cpu_device(const Device* device) {

@@ -5,10 +5,15 @@
 
 namespace dsv::cpu {
 
+void close(Device* device);
+
 // attention.cpp, cache.cpp, index.cpp
 void cache_append(Device* device, const CacheAppendArgs& args);
 void index_select(Device* device, const IndexSelectArgs& args);
 void attend(Device* device, const AttendArgs& args);
+ScratchSize cache_scratch(const DeviceOptions& options);
+ScratchSize index_scratch(const DeviceOptions& options);
+ScratchSize attend_scratch(const DeviceOptions& options);
 ScratchSize attention_scratch(const DeviceOptions& options);  // the largest of the three
 
 // blocks.cpp

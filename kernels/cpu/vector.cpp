@@ -45,6 +45,28 @@ constexpr int kTileM = 3;                               // input rows in a tile
 // is larger by 8. Conversion from f16 is exact, subnormals included.
 constexpr float kF8Factor = 256.0f;
 
+// f16 bits to f32. Highway's emulation for SSE4 knows no infinity and no NaN.
+template <class Halves>
+HWY_INLINE V half_to_float(Halves bits) {
+  const D d;
+#if HWY_TARGET == HWY_SSE4
+  const DU du;
+  const hn::RebindToSigned<D> di;
+  const auto word = hn::PromoteTo(du, bits);
+  const auto magnitude = hn::And(word, hn::Set(du, 0x7fff));
+  const auto bias = hn::Set(du, uint32_t{112} << 23);  // exponent bias 15 to 127
+  const auto normal = hn::Add(hn::ShiftLeft<13>(magnitude), bias);
+  const auto special = hn::Gt(hn::BitCast(di, magnitude), hn::Set(di, 0x7bff));
+  const auto subnormal = hn::Lt(hn::BitCast(di, magnitude), hn::Set(di, 0x400));
+  const V tiny = hn::Mul(hn::ConvertTo(d, hn::BitCast(di, magnitude)), hn::Set(d, 0x1p-24f));
+  const V large = hn::BitCast(d, hn::IfThenElse(hn::RebindMask(du, special), hn::Add(normal, bias), normal));
+  const auto sign = hn::ShiftLeft<16>(hn::And(word, hn::Set(du, 0x8000)));
+  return hn::Or(hn::IfThenElse(hn::RebindMask(d, subnormal), tiny, large), hn::BitCast(d, sign));
+#else
+  return hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, D>(), bits));
+#endif
+}
+
 // kLanes values of `dtype` from `from`, which is not aligned.
 template <Dtype dtype>
 HWY_INLINE V load_weights(const unsigned char* from) {
@@ -52,13 +74,12 @@ HWY_INLINE V load_weights(const unsigned char* from) {
   if constexpr (dtype == Dtype::f8_e4m3) {
     const hn::Rebind<uint8_t, D> d8;
     const hn::Rebind<uint16_t, D> d16;
-    const hn::Rebind<hwy::float16_t, D> dh;
     const auto bits = hn::PromoteTo(d16, hn::LoadU(d8, from));
     const auto magnitude = hn::And(bits, hn::Set(d16, 0x7f));
     const auto sign = hn::ShiftLeft<8>(hn::And(bits, hn::Set(d16, 0x80)));
     const auto nan = hn::VecFromMask(d16, hn::Eq(magnitude, hn::Set(d16, 0x7f)));
     const auto half = hn::Or(hn::Or(hn::ShiftLeft<7>(magnitude), sign), nan);
-    return hn::PromoteTo(d, hn::BitCast(dh, half));
+    return half_to_float(half);
   } else if constexpr (dtype == Dtype::f32) {
     const hn::Repartition<uint8_t, D> bytes;
     return hn::BitCast(d, hn::LoadU(bytes, from));
@@ -67,7 +88,7 @@ HWY_INLINE V load_weights(const unsigned char* from) {
     const hn::Repartition<uint8_t, decltype(d16)> bytes;
     const auto bits = hn::BitCast(d16, hn::LoadU(bytes, from));
     if constexpr (dtype == Dtype::f16) {
-      return hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, D>(), bits));
+      return half_to_float(bits);
     } else {
       return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(DU(), bits)));
     }
