@@ -158,8 +158,10 @@ template <bool kAmx>
 struct Tiles {
   Tiles() {
     if constexpr (kAmx) {
-      const TileConfig config;
-      _tile_loadconfig(&config);
+      // Static, because g++ 12 takes _tile_loadconfig to read 8 bytes only, and may leave out the others'
+      // stores.
+      static constexpr TileConfig kConfig;
+      _tile_loadconfig(&kConfig);
     }
   }
   ~Tiles() {
