@@ -45,7 +45,7 @@ inline std::string tokenizer_json(int64_t vocab_size) {
     const bool printable = (byte > 0x20 && byte < 0x7F) || (byte > 0xA0 && byte != 0xAD);
     vocab[utf8(printable ? byte : next++)] = id++;
   }
-  id = vocab_size - static_cast<int64_t>(last.size());
+  // Right behind the vocabulary: Hugging Face numbers added tokens so, whatever the file says.
   for (const std::string& content : last) add(content, id++, false);
   const ordered_json document = {
       {"version", "1.0"},
