@@ -93,7 +93,7 @@ void Forward::begin(const Batch& batch) {
                             batch.page_table.data(), batch.sequences, batch.page_stride});
 }
 
-bool Forward::advance(Clock::time_point deadline) {
+bool Forward::advance(Clock::time_point deadline, const std::atomic<bool>* stop) {
   for (Clock::time_point now = Clock::now();;) {
     const bool in_layers = stage_ < layer_stages();
     const int32_t rows = in_layers ? batch_->rows() : static_cast<int32_t>(batch_->logit_row.size());
@@ -114,7 +114,7 @@ bool Forward::advance(Clock::time_point deadline) {
       next_row_ = 0;
       ++stage_;
     }
-    if (now >= deadline) return false;
+    if (now >= deadline || (stop && *stop)) return false;
   }
 }
 

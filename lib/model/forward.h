@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <vector>
@@ -42,8 +43,9 @@ class Forward {
   void begin(const Batch& batch);
   bool running() const { return batch_ != nullptr; }
   // Computes until done (true) or until going on would overshoot `deadline` by more than one layer of one row
-  // (false). Makes at least one layer of one row of progress.
-  bool advance(Clock::time_point deadline);
+  // (false). Makes at least one layer of one row of progress. Also returns false soon after *stop (if given)
+  // has become true, from whatever thread.
+  bool advance(Clock::time_point deadline, const std::atomic<bool>* stop = nullptr);
   // Drops the running batch. What it wrote to the cache at its rows' positions is undefined.
   void abandon() { batch_ = nullptr; }
 
