@@ -107,8 +107,8 @@ template <int kM, int kN>
 inline void multiply_rows(const Product& p, int64_t i, int64_t j) {
   float* c = p.c + i * p.c_row + 16 * j;
   __m512 sum[kM][kN];
-  for (int r = 0; r < kM; ++r) {
-    for (int n = 0; n < kN; ++n) {
+  DSV_UNROLL for (int r = 0; r < kM; ++r) {
+    DSV_UNROLL for (int n = 0; n < kN; ++n) {
       sum[r][n] = p.accumulate ? _mm512_loadu_ps(c + r * p.c_row + 16 * n) : _mm512_setzero_ps();
     }
   }
@@ -117,19 +117,19 @@ inline void multiply_rows(const Product& p, int64_t i, int64_t j) {
   for (int64_t k = 0; k < p.k_blocks; ++k, b += p.b_k) {
     for (int64_t pair = 0; pair < 16; ++pair, a += 2) {
       __m512bh column[kN];
-      for (int n = 0; n < kN; ++n) {
+      DSV_UNROLL for (int n = 0; n < kN; ++n) {
         column[n] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + n * p.b_n + 32 * pair));
       }
-      for (int r = 0; r < kM; ++r) {
+      DSV_UNROLL for (int r = 0; r < kM; ++r) {
         int32_t two;
         std::memcpy(&two, a + r * p.a_row, sizeof two);
         const auto factor = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
-        for (int n = 0; n < kN; ++n) sum[r][n] = _mm512_dpbf16_ps(sum[r][n], factor, column[n]);
+        DSV_UNROLL for (int n = 0; n < kN; ++n) sum[r][n] = _mm512_dpbf16_ps(sum[r][n], factor, column[n]);
       }
     }
   }
-  for (int r = 0; r < kM; ++r) {
-    for (int n = 0; n < kN; ++n) _mm512_storeu_ps(c + r * p.c_row + 16 * n, sum[r][n]);
+  DSV_UNROLL for (int r = 0; r < kM; ++r) {
+    DSV_UNROLL for (int n = 0; n < kN; ++n) _mm512_storeu_ps(c + r * p.c_row + 16 * n, sum[r][n]);
   }
 }
 
@@ -216,23 +216,23 @@ inline void store_in_order(__m512 even, __m512 odd, float* out) {
 
 inline void transpose(__m512i v[16]) {
   __m512i t[16];
-  for (int i = 0; i < 16; i += 2) {
+  DSV_UNROLL for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
     t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
   }
-  for (int i = 0; i < 16; i += 4) {
+  DSV_UNROLL for (int i = 0; i < 16; i += 4) {
     v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
     v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
     v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
     v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
   }
-  for (int i = 0; i < 4; ++i) {
+  DSV_UNROLL for (int i = 0; i < 4; ++i) {
     t[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
     t[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xDD);
     t[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
     t[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xDD);
   }
-  for (int i = 0; i < 4; ++i) {
+  DSV_UNROLL for (int i = 0; i < 4; ++i) {
     v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
     v[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
     v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
@@ -243,10 +243,10 @@ inline void transpose(__m512i v[16]) {
 // The sum of each vector's lanes.
 inline __m512 sum_lanes(const __m512 v[16]) {
   __m512i t[16];
-  for (int i = 0; i < 16; ++i) t[i] = _mm512_castps_si512(v[i]);
+  DSV_UNROLL for (int i = 0; i < 16; ++i) t[i] = _mm512_castps_si512(v[i]);
   transpose(t);
   __m512 sum = _mm512_castsi512_ps(t[0]);
-  for (int i = 1; i < 16; ++i) sum = _mm512_add_ps(sum, _mm512_castsi512_ps(t[i]));
+  DSV_UNROLL for (int i = 1; i < 16; ++i) sum = _mm512_add_ps(sum, _mm512_castsi512_ps(t[i]));
   return sum;
 }
 
@@ -268,22 +268,54 @@ inline bool bf16_exact(const CpuWeight& weight) {
   return weight.dtype == Dtype::f8_e4m3 || weight.dtype == Dtype::bf16;
 }
 
-// 32 values of a weight from (row, column), at most to column `end`, unscaled.
-inline __m512i load_weight(const CpuWeight& weight, int64_t row, int64_t column, int64_t end) {
-  return weight.dtype == Dtype::bf16
-             ? load_bf16(weight.row(row) + 2 * column, end - column)
-             : decode(load_codes(weight.row(row) + column, end - column), _mm512_setzero_si512());
+// 32 values of a weight's row from `column`, zero from `end` on, unscaled. The weight streams from memory row
+// by row: what lies some rows further on is asked for early.
+template <bool kFp8>
+inline __m512i load_weight(const unsigned char* row, int64_t column, int64_t end) {
+  constexpr int64_t kAhead = 4096;
+  const unsigned char* at = row + (kFp8 ? 1 : 2) * column;
+  if (!kFp8 || column % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T0);
+  return kFp8 ? decode(load_codes(at, end - column), _mm512_setzero_si512()) : load_bf16(at, end - column);
+}
+
+// Rows [first, first + count) of a weight as B blocks [ceil(cols / 32) * 2][4], count <= 128.
+template <bool kFp8>
+void expand_pairs(const CpuWeight& weight, int64_t first, int64_t count, uint16_t* blocks) {
+  const __m512i zero = _mm512_setzero_si512();
+  for (int64_t i = 0; i < round_up(count, 32); i += 2) {
+    uint16_t* line = blocks + i / 32 * kBlock + i % 32 * 16;
+    const unsigned char* a = weight.row(first + i);
+    for (int64_t n = 0; n < weight.cols; n += 32, line += 8 * kBlock) {
+      const Pairs pairs =
+          pair_rows(i < count ? load_weight<kFp8>(a, n, weight.cols) : zero,
+                    i + 1 < count ? load_weight<kFp8>(a + weight.row_bytes(), n, weight.cols) : zero);
+      _mm512_store_si512(line, pairs.even);
+      _mm512_store_si512(line + 4 * kBlock, pairs.odd);
+    }
+  }
+}
+
+// Up to 16 rows of a weight as bf16 rows [16][ceil(cols / 32) * 32]; zero rows after.
+template <bool kFp8>
+void expand_weight_rows(const CpuWeight& weight, int64_t first, int64_t count, uint16_t* out) {
+  for (int64_t i = 0; i < 16; ++i) {
+    const unsigned char* row = weight.row(first + i);
+    for (int64_t n = 0; n < weight.cols; n += 32, out += 32) {
+      _mm512_store_si512(out, i < count ? load_weight<kFp8>(row, n, weight.cols) : _mm512_setzero_si512());
+    }
+  }
 }
 
 const AttentionKernels& f32_kernels() { return attention_kernels(HWY_AVX3); }
 
 int64_t project_scratch(const AttendShape& shape, int32_t rows) {
-  const int64_t absorb = kQuantBlock * (2 * kQuantBlock + 6 * round_up(rows, 16));
-  const int64_t project = 2 * shape.padded_rank() * (16 + rows);
+  const int64_t width = shape.padded_rank(), padded_rows = round_up(rows, 16);
+  const int64_t absorb = 2 * kQuantBlock * (width + padded_rows) + 4 * padded_rows * width;
+  const int64_t project = 2 * width * (16 + rows);
   return std::max({f32_kernels().project_scratch(shape, rows), absorb, project});
 }
 
-// By parts of W_k that share a scale: at most 128 x 128.
+// By parts of W_k of at most 128 rows, which share the scales of their blocks of columns.
 template <bool kAmx>
 void absorb(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32_t rows, const float* q,
             int64_t q_stride, float* out, int64_t out_stride, unsigned char* scratch) {
@@ -291,47 +323,32 @@ void absorb(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32
     return f32_kernels().absorb(shape, kv_b, head, rows, q, q_stride, out, out_stride, scratch);
   }
   const Tiles<kAmx> tiles;
+  const int64_t width = shape.padded_rank();
   auto* b = reinterpret_cast<uint16_t*>(scratch);
-  uint16_t* a = b + kQuantBlock * kQuantBlock;
+  uint16_t* a = b + kQuantBlock * width;
   float* c = reinterpret_cast<float*>(a + round_up(rows, 16) * kQuantBlock);
-  std::fill(a, reinterpret_cast<uint16_t*>(c), uint16_t{0});
   const int64_t first = head * (shape.nope + shape.v);
   for (int64_t k = 0, count; k < shape.nope; k += count) {
     count = std::min(shape.nope - k, kQuantBlock - (first + k) % kQuantBlock);
     const int64_t k_blocks = round_up(count, 32) / 32;
-    for (int32_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; r < round_up(rows, 16); ++r) {
       for (int64_t i = 0; i < 32 * k_blocks; ++i) {
-        a[r * kQuantBlock + i] = i < count ? to_bf16(q[r * q_stride + k + i]) : uint16_t{0};
+        a[r * kQuantBlock + i] = r < rows && i < count ? to_bf16(q[r * q_stride + k + i]) : uint16_t{0};
       }
     }
-    for (int64_t n = 0; n < shape.rank; n += kQuantBlock) {
-      const int64_t end = std::min(shape.rank, n + kQuantBlock);
-      const int64_t n_blocks = round_up(end - n, 32) / 16;
-      for (int64_t i = 0; i < 32 * k_blocks; i += 2) {
-        uint16_t* line = b + i / 32 * kBlock + i % 32 * 16;
-        for (int64_t j = 0; j < n_blocks; j += 2) {
-          const int64_t column = n + 16 * j;
-          const __m512i zero = _mm512_setzero_si512();
-          const Pairs pairs =
-              pair_rows(i < count ? load_weight(kv_b, first + k + i, column, end) : zero,
-                        i + 1 < count ? load_weight(kv_b, first + k + i + 1, column, end) : zero);
-          _mm512_store_si512(line + j * 4 * kBlock, pairs.even);
-          _mm512_store_si512(line + (j + 1) * 4 * kBlock, pairs.odd);
-        }
-      }
-      multiply<kAmx>(
-          {rows, n_blocks, k_blocks, a, kQuantBlock, b, 4 * kBlock, kBlock, c, kQuantBlock, false});
+    kv_b.dtype == Dtype::f8_e4m3 ? expand_pairs<true>(kv_b, first + k, count, b)
+                                 : expand_pairs<false>(kv_b, first + k, count, b);
+    multiply<kAmx>({rows, width / 16, k_blocks, a, kQuantBlock, b, 4 * kBlock, kBlock, c, width, false});
+    for (int64_t n = 0; n < shape.rank; n += 32) {
       const __m512 scale = _mm512_set1_ps(kv_b.scale(first + k, n / kQuantBlock));
+      const int64_t columns = std::min<int64_t>(32, shape.rank - n);
       for (int32_t r = 0; r < rows; ++r) {
-        for (int64_t j = 0; j < end - n; j += 32) {
-          alignas(64) float part[32];
-          const float* in = c + r * kQuantBlock + j;
-          store_in_order(_mm512_mul_ps(_mm512_load_ps(in), scale),
-                         _mm512_mul_ps(_mm512_load_ps(in + 16), scale), part);
-          float* to = out + r * out_stride + n + j;
-          const int64_t width = std::min<int64_t>(32, end - n - j);
-          for (int64_t i = 0; i < width; ++i) to[i] = k == 0 ? part[i] : to[i] + part[i];
-        }
+        alignas(64) float part[32];
+        const float* in = c + r * width + n;
+        store_in_order(_mm512_mul_ps(_mm512_loadu_ps(in), scale),
+                       _mm512_mul_ps(_mm512_loadu_ps(in + 16), scale), part);
+        float* to = out + r * out_stride + n;
+        for (int64_t i = 0; i < columns; ++i) to[i] = k == 0 ? part[i] : to[i] + part[i];
       }
     }
   }
@@ -354,34 +371,30 @@ void project(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int3
   const int64_t first = head * (shape.nope + shape.v) + shape.nope;
   for (int64_t n = 0; n < shape.v; n += 16) {
     const int64_t count = std::min<int64_t>(16, shape.v - n);
-    for (int64_t i = 0; i < 16; ++i) {
-      for (int64_t k = 0; k < width; k += 32) {
-        _mm512_store_si512(tile + i * width + k, i < count ? load_weight(kv_b, first + n + i, k, shape.rank)
-                                                           : _mm512_setzero_si512());
-      }
-    }
+    kv_b.dtype == Dtype::f8_e4m3 ? expand_weight_rows<true>(kv_b, first + n, count, tile)
+                                 : expand_weight_rows<false>(kv_b, first + n, count, tile);
     for (int32_t r = 0; r < rows; ++r) {
       __m512 total[16];
       for (int half = 0; half < 16; half += 8) {
         __m512 sum[8];
-        for (int i = 0; i < 8; ++i) sum[i] = _mm512_setzero_ps();
+        DSV_UNROLL for (int i = 0; i < 8; ++i) sum[i] = _mm512_setzero_ps();
         for (int64_t k0 = 0; k0 < width; k0 += kQuantBlock) {
           __m512 part[8];
-          for (int i = 0; i < 8; ++i) part[i] = _mm512_setzero_ps();
+          DSV_UNROLL for (int i = 0; i < 8; ++i) part[i] = _mm512_setzero_ps();
           for (int64_t k = k0; k < std::min<int64_t>(width, k0 + kQuantBlock); k += 32) {
             const auto column = reinterpret_cast<__m512bh>(_mm512_load_si512(input + r * width + k));
-            for (int i = 0; i < 8; ++i) {
+            DSV_UNROLL for (int i = 0; i < 8; ++i) {
               part[i] = _mm512_dpbf16_ps(
                   part[i], column,
                   reinterpret_cast<__m512bh>(_mm512_load_si512(tile + (half + i) * width + k)));
             }
           }
-          for (int i = 0; i < 8; ++i) {
+          DSV_UNROLL for (int i = 0; i < 8; ++i) {
             const int64_t row = first + n + std::min<int64_t>(half + i, count - 1);
             sum[i] = _mm512_fmadd_ps(part[i], _mm512_set1_ps(kv_b.scale(row, k0 / kQuantBlock)), sum[i]);
           }
         }
-        for (int i = 0; i < 8; ++i) total[half + i] = sum[i];
+        DSV_UNROLL for (int i = 0; i < 8; ++i) total[half + i] = sum[i];
       }
       _mm512_mask_storeu_ps(out + r * out_stride + n, static_cast<__mmask16>((1u << count) - 1),
                             sum_lanes(total));
@@ -511,9 +524,9 @@ void softmax(const AttendShape& shape, const AttendTile& tile, int64_t n, bool f
     }
     for (int64_t group = 0; group < n; group += kGroup) {
       __m512i lines[16];
-      for (int64_t i = 0; i < 16; ++i) {
+      DSV_UNROLL for (int64_t i = 0; i < 16; ++i) {
         __m512i halves[2];
-        for (int64_t j = 0; j < 2; ++j) {
+        DSV_UNROLL for (int64_t j = 0; j < 2; ++j) {
           const int64_t t = group + 2 * i + j;
           __m512 p = _mm512_setzero_ps();
           if (t < n) {
@@ -620,7 +633,7 @@ void index_scores(const IndexShape& shape, const void* const* packed, int32_t qu
       const float* weights = shape.packed_weights(packed[q]);
       for (int64_t t = 0; t < kPageTokens; t += 16) {
         __m512 sum[16];
-        for (int64_t i = 0; i < 16; ++i) {
+        DSV_UNROLL for (int64_t i = 0; i < 16; ++i) {
           sum[i] = _mm512_setzero_ps();
           for (int64_t h = 0; h < heads; h += 16) {
             const __m512 product = _mm512_loadu_ps(products + (t + i) * heads + h);

@@ -7,6 +7,14 @@
 #include "backend/geometry.h"
 #include "kernels/cpu/weight.h"
 
+// Before a loop over accumulators of constant count, so that they stay in registers (g++ -O2 does not
+// unroll).
+#if defined(__clang__)
+#define DSV_UNROLL _Pragma("unroll")
+#else
+#define DSV_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace dsv::cpu {
 
 inline constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }

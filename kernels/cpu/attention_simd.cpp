@@ -54,8 +54,8 @@ HWY_INLINE void multiply_block(const Product& p, int64_t i, int64_t j) {
   const int64_t w = lanes();
   Vec sum[kRows][kVecs];
   float* c = p.c + i * p.c_row + j;
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVecs; ++v) {
+  DSV_UNROLL for (int r = 0; r < kRows; ++r) {
+    DSV_UNROLL for (int v = 0; v < kVecs; ++v) {
       sum[r][v] = p.accumulate ? hn::LoadU(d, c + r * p.c_row + v * w) : hn::Zero(d);
     }
   }
@@ -63,14 +63,14 @@ HWY_INLINE void multiply_block(const Product& p, int64_t i, int64_t j) {
   const float* b = p.b + j;
   for (int64_t k = 0; k < p.k; ++k, a += p.a_k, b += p.b_row) {
     Vec column[kVecs];
-    for (int v = 0; v < kVecs; ++v) column[v] = hn::LoadU(d, b + v * w);
-    for (int r = 0; r < kRows; ++r) {
+    DSV_UNROLL for (int v = 0; v < kVecs; ++v) column[v] = hn::LoadU(d, b + v * w);
+    DSV_UNROLL for (int r = 0; r < kRows; ++r) {
       const Vec factor = hn::Set(d, a[r * p.a_row]);
-      for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(factor, column[v], sum[r][v]);
+      DSV_UNROLL for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(factor, column[v], sum[r][v]);
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVecs; ++v) hn::StoreU(sum[r][v], d, c + r * p.c_row + v * w);
+  DSV_UNROLL for (int r = 0; r < kRows; ++r) {
+    DSV_UNROLL for (int v = 0; v < kVecs; ++v) hn::StoreU(sum[r][v], d, c + r * p.c_row + v * w);
   }
 }
 
@@ -225,7 +225,7 @@ void project(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int3
         Vec sum[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
         for (int64_t k = 0; k < width; k += w) {
           const Vec column = hn::LoadU(d, input + r * width + k);
-          for (int j = 0; j < 4; ++j) {
+          DSV_UNROLL for (int j = 0; j < 4; ++j) {
             sum[j] = hn::MulAdd(hn::LoadU(d, tile + (i + j) * width + k), column, sum[j]);
           }
         }
