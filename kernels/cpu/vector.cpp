@@ -291,8 +291,10 @@ float quantise_e4m3(float* x, int64_t n, bool ue8m0) {
   V peak = hn::Zero(d);
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) peak = hn::Max(peak, hn::Abs(hn::LoadU(d, x + i)));
-  float amax = hn::GetLane(hn::MaxOfLanes(d, peak));
-  for (; i < n; ++i) amax = std::max(amax, std::abs(x[i]));
+  float rest[kLanes] = {};
+  std::copy(x + i, x + n, rest);
+  peak = hn::Max(peak, hn::Abs(hn::LoadU(d, rest)));
+  const float amax = hn::GetLane(hn::MaxOfLanes(d, peak));
   float scale = std::max(amax, 1e-4f) / 448.0f;
   if (ue8m0) {  // up to the next power of two
     uint32_t bits;
