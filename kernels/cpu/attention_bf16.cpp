@@ -19,21 +19,23 @@
 #include <limits>
 
 #if defined(__clang__)
-#pragma clang attribute push(                                                                   \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16"))), \
+#pragma clang attribute push(                                                                              \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16,amx-tile,amx-bf16"))), \
     apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16,amx-tile,amx-bf16")
 // g++ 12 warns of its own _mm512_undefined_* (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#include "kernels/cpu/bf16-inl.h"
+
 namespace dsv::cpu {
 namespace {
 
-constexpr int64_t kBlock = 512;   // bf16 values of a B block
+constexpr int64_t kTile = 512;    // bf16 values of a B block
 constexpr int64_t kTokens = 256;  // cache rows of one softmax
 constexpr int64_t kGroup = 32;    // cache rows expanded at a time: the k of a B block
 constexpr float kLog2e = 1.44269504f;
@@ -264,44 +266,70 @@ inline __m512 exp2(__m512 x) {
   return _mm512_scalef_ps(p, whole);
 }
 
-inline bool bf16_exact(const CpuWeight& weight) {
-  return weight.dtype == Dtype::f8_e4m3 || weight.dtype == Dtype::bf16;
+// Whether a weight's products with bf16 run here: its unscaled values are exact in bf16.
+inline bool bf16_exact(const AttendShape& shape, const CpuWeight& weight) {
+  return shape.official && uses_bf16_kernels(Rounding::bf16, weight.dtype);
 }
 
-// 32 values of a weight's row from `column`, zero from `end` on, unscaled. The weight streams from memory row
-// by row: what lies some rows further on is asked for early.
+inline const Decoder& shared_decoder() {
+  static const Decoder decoder;
+  return decoder;
+}
+
+// Values [n, n + 64) of a weight's row, zero from `end` on, unscaled, in the order that `weight_columns`
+// gives. Rows stream from memory: what lies some rows further on is asked for early.
 template <bool kFp8>
-inline __m512i load_weight(const unsigned char* row, int64_t column, int64_t end) {
+inline void load_weight(const Decoder& decoder, const unsigned char* row, int64_t n, int64_t end,
+                        __m512i out[2]) {
   constexpr int64_t kAhead = 4096;
-  const unsigned char* at = row + (kFp8 ? 1 : 2) * column;
-  if (!kFp8 || column % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T0);
-  return kFp8 ? decode(load_codes(at, end - column), _mm512_setzero_si512()) : load_bf16(at, end - column);
+  const unsigned char* at = row + (kFp8 ? 1 : 2) * n;
+  _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T0);
+  if constexpr (kFp8) {
+    const int64_t left = end - n;
+    decoder.decode(
+        left >= 64 ? _mm512_loadu_si512(at) : _mm512_maskz_loadu_epi8((uint64_t{1} << left) - 1, at), out);
+  } else {
+    _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead + 64, _MM_HINT_T0);
+    out[0] = load_bf16(at, end - n);
+    out[1] = end - n > 32 ? load_bf16(at + 64, end - n - 32) : _mm512_setzero_si512();
+  }
+}
+// The first of the eight columns that begin at value 8 `eighth` of half `half`.
+inline int64_t weight_columns(bool fp8, int half, int eighth) {
+  return fp8 ? 16 * eighth + 8 * half : 32 * half + 8 * eighth;
 }
 
-// Rows [first, first + count) of a weight as B blocks [ceil(cols / 32) * 2][4], count <= 128.
+// Rows [first, first + count) of a weight as B blocks [ceil(cols / 64) * 4][4], count <= 128.
 template <bool kFp8>
 void expand_pairs(const CpuWeight& weight, int64_t first, int64_t count, uint16_t* blocks) {
-  const __m512i zero = _mm512_setzero_si512();
+  const Decoder decoder = shared_decoder();
   for (int64_t i = 0; i < round_up(count, 32); i += 2) {
-    uint16_t* line = blocks + i / 32 * kBlock + i % 32 * 16;
-    const unsigned char* a = weight.row(first + i);
-    for (int64_t n = 0; n < weight.cols; n += 32, line += 8 * kBlock) {
-      const Pairs pairs =
-          pair_rows(i < count ? load_weight<kFp8>(a, n, weight.cols) : zero,
-                    i + 1 < count ? load_weight<kFp8>(a + weight.row_bytes(), n, weight.cols) : zero);
-      _mm512_store_si512(line, pairs.even);
-      _mm512_store_si512(line + 4 * kBlock, pairs.odd);
+    uint16_t* line = blocks + i / 32 * kTile + i % 32 * 16;
+    const unsigned char* row = weight.row(first + i);
+    for (int64_t n = 0; n < weight.cols; n += 64) {
+      __m512i a[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()}, b[2] = {a[0], a[0]};
+      if (i < count) load_weight<kFp8>(decoder, row, n, weight.cols, a);
+      if (i + 1 < count) load_weight<kFp8>(decoder, row + weight.row_bytes(), n, weight.cols, b);
+      DSV_UNROLL for (int half = 0; half < 2; ++half, line += 8 * kTile) {
+        const Pairs pairs = pair_rows(a[half], b[half]);
+        _mm512_store_si512(line, pairs.even);
+        _mm512_store_si512(line + 4 * kTile, pairs.odd);
+      }
     }
   }
 }
 
-// Up to 16 rows of a weight as bf16 rows [16][ceil(cols / 32) * 32]; zero rows after.
+// Up to 16 rows of a weight as bf16 rows [16][ceil(cols / 64) * 64]; zero rows after.
 template <bool kFp8>
 void expand_weight_rows(const CpuWeight& weight, int64_t first, int64_t count, uint16_t* out) {
+  const Decoder decoder = shared_decoder();
   for (int64_t i = 0; i < 16; ++i) {
     const unsigned char* row = weight.row(first + i);
-    for (int64_t n = 0; n < weight.cols; n += 32, out += 32) {
-      _mm512_store_si512(out, i < count ? load_weight<kFp8>(row, n, weight.cols) : _mm512_setzero_si512());
+    for (int64_t n = 0; n < weight.cols; n += 64, out += 64) {
+      __m512i values[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+      if (i < count) load_weight<kFp8>(decoder, row, n, weight.cols, values);
+      _mm512_store_si512(out, values[0]);
+      _mm512_store_si512(out + 32, values[1]);
     }
   }
 }
@@ -309,7 +337,7 @@ void expand_weight_rows(const CpuWeight& weight, int64_t first, int64_t count, u
 const AttentionKernels& f32_kernels() { return attention_kernels(HWY_AVX3); }
 
 int64_t project_scratch(const AttendShape& shape, int32_t rows) {
-  const int64_t width = shape.padded_rank(), padded_rows = round_up(rows, 16);
+  const int64_t width = round_up(shape.rank, 64), padded_rows = round_up(rows, 16);
   const int64_t absorb = 2 * kQuantBlock * (width + padded_rows) + 4 * padded_rows * width;
   const int64_t project = 2 * width * (16 + rows);
   return std::max({f32_kernels().project_scratch(shape, rows), absorb, project});
@@ -319,11 +347,12 @@ int64_t project_scratch(const AttendShape& shape, int32_t rows) {
 template <bool kAmx>
 void absorb(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32_t rows, const float* q,
             int64_t q_stride, float* out, int64_t out_stride, unsigned char* scratch) {
-  if (!shape.official || !bf16_exact(kv_b)) {
+  if (!bf16_exact(shape, kv_b)) {
     return f32_kernels().absorb(shape, kv_b, head, rows, q, q_stride, out, out_stride, scratch);
   }
   const Tiles<kAmx> tiles;
-  const int64_t width = shape.padded_rank();
+  const int64_t width = round_up(shape.rank, 64);
+  const bool fp8 = kv_b.dtype == Dtype::f8_e4m3;
   auto* b = reinterpret_cast<uint16_t*>(scratch);
   uint16_t* a = b + kQuantBlock * width;
   float* c = reinterpret_cast<float*>(a + round_up(rows, 16) * kQuantBlock);
@@ -336,19 +365,26 @@ void absorb(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32
         a[r * kQuantBlock + i] = r < rows && i < count ? to_bf16(q[r * q_stride + k + i]) : uint16_t{0};
       }
     }
-    kv_b.dtype == Dtype::f8_e4m3 ? expand_pairs<true>(kv_b, first + k, count, b)
-                                 : expand_pairs<false>(kv_b, first + k, count, b);
-    multiply<kAmx>({rows, width / 16, k_blocks, a, kQuantBlock, b, 4 * kBlock, kBlock, c, width, false});
-    for (int64_t n = 0; n < shape.rank; n += 32) {
+    fp8 ? expand_pairs<true>(kv_b, first + k, count, b) : expand_pairs<false>(kv_b, first + k, count, b);
+    multiply<kAmx>({rows, width / 16, k_blocks, a, kQuantBlock, b, 4 * kTile, kTile, c, width, false});
+    for (int64_t n = 0; n < shape.rank; n += 64) {
       const __m512 scale = _mm512_set1_ps(kv_b.scale(first + k, n / kQuantBlock));
-      const int64_t columns = std::min<int64_t>(32, shape.rank - n);
       for (int32_t r = 0; r < rows; ++r) {
-        alignas(64) float part[32];
-        const float* in = c + r * width + n;
-        store_in_order(_mm512_mul_ps(_mm512_loadu_ps(in), scale),
-                       _mm512_mul_ps(_mm512_loadu_ps(in + 16), scale), part);
-        float* to = out + r * out_stride + n;
-        for (int64_t i = 0; i < columns; ++i) to[i] = k == 0 ? part[i] : to[i] + part[i];
+        float* to = out + r * out_stride;
+        for (int half = 0; half < 2; ++half) {
+          alignas(64) float part[32];
+          const float* in = c + r * width + n + 32 * half;
+          store_in_order(_mm512_mul_ps(_mm512_loadu_ps(in), scale),
+                         _mm512_mul_ps(_mm512_loadu_ps(in + 16), scale), part);
+          for (int eighth = 0; eighth < 4; ++eighth) {
+            const int64_t column = n + weight_columns(fp8, half, eighth);
+            const auto mask =
+                static_cast<__mmask8>((1u << std::clamp<int64_t>(shape.rank - column, 0, 8)) - 1);
+            __m256 sum = _mm256_load_ps(part + 8 * eighth);
+            if (k > 0) sum = _mm256_add_ps(sum, _mm256_maskz_loadu_ps(mask, to + column));
+            _mm256_mask_storeu_ps(to + column, mask, sum);
+          }
+        }
       }
     }
   }
@@ -357,22 +393,32 @@ void absorb(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32
 // 16 weight rows against one input row: lane sums over columns, then over the lanes.
 void project(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32_t rows, const float* x,
              int64_t x_stride, float* out, int64_t out_stride, unsigned char* scratch) {
-  if (!shape.official || !bf16_exact(kv_b)) {
+  if (!bf16_exact(shape, kv_b)) {
     return f32_kernels().project(shape, kv_b, head, rows, x, x_stride, out, out_stride, scratch);
   }
-  const int64_t width = shape.padded_rank();
+  const int64_t width = round_up(shape.rank, 64);
+  const bool fp8 = kv_b.dtype == Dtype::f8_e4m3;
   auto* tile = reinterpret_cast<uint16_t*>(scratch);
   uint16_t* input = tile + 16 * width;
   for (int32_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < width; ++i) {
-      input[r * width + i] = i < shape.rank ? to_bf16(x[r * x_stride + i]) : uint16_t{0};
+    uint16_t* to = input + r * width;
+    for (int64_t n = 0; n < width; n += 64) {
+      for (int half = 0; half < 2; ++half) {
+        for (int eighth = 0; eighth < 4; ++eighth, to += 8) {
+          const int64_t column = n + weight_columns(fp8, half, eighth);
+          const auto mask = static_cast<__mmask8>((1u << std::clamp<int64_t>(shape.rank - column, 0, 8)) - 1);
+          const __m256 values = _mm256_maskz_loadu_ps(mask, x + r * x_stride + column);
+          _mm_store_si128(reinterpret_cast<__m128i*>(to),
+                          reinterpret_cast<__m128i>(_mm256_cvtneps_pbh(values)));
+        }
+      }
     }
   }
   const int64_t first = head * (shape.nope + shape.v) + shape.nope;
   for (int64_t n = 0; n < shape.v; n += 16) {
     const int64_t count = std::min<int64_t>(16, shape.v - n);
-    kv_b.dtype == Dtype::f8_e4m3 ? expand_weight_rows<true>(kv_b, first + n, count, tile)
-                                 : expand_weight_rows<false>(kv_b, first + n, count, tile);
+    fp8 ? expand_weight_rows<true>(kv_b, first + n, count, tile)
+        : expand_weight_rows<false>(kv_b, first + n, count, tile);
     for (int32_t r = 0; r < rows; ++r) {
       __m512 total[16];
       for (int half = 0; half < 16; half += 8) {
@@ -408,7 +454,7 @@ void pack_query(const AttendShape& shape, const float* q_abs, const float* q, vo
   const int64_t latent = shape.padded_latent();
   auto* out = static_cast<uint16_t*>(packed);
   for (int64_t h = 0; h < shape.padded_heads(); h += 16) {
-    for (int64_t k = 0; k < latent; k += 32, out += kBlock) {
+    for (int64_t k = 0; k < latent; k += 32, out += kTile) {
       const bool rope = k >= shape.padded_rank();
       const int64_t at = rope ? k - shape.padded_rank() : k;
       const int64_t n = std::min<int64_t>(32, (rope ? shape.rope : shape.rank) - at);
@@ -481,8 +527,8 @@ void expand_rows(const AttendShape& shape, const LatentRows& rows, int64_t begin
       _mm512_store_si512(out + t * latent + i, x);
       _mm512_store_si512(out + (t + 1) * latent + i, y);
       const Pairs both = pair_rows(x, y);
-      _mm512_store_si512(line + i / 16 * kBlock, both.even);
-      _mm512_store_si512(line + (i / 16 + 1) * kBlock, both.odd);
+      _mm512_store_si512(line + i / 16 * kTile, both.even);
+      _mm512_store_si512(line + (i / 16 + 1) * kTile, both.odd);
     }
     for (int64_t i = width; i < latent; i += 32) {
       const int64_t at = i - width;
@@ -554,18 +600,18 @@ void attend(const AttendShape& shape, const void* packed, const LatentRows& rows
   const Tiles<kAmx> tiles;
   const AttendTile tile(shape, scratch);
   const int64_t heads = shape.padded_heads(), width = shape.padded_rank(), latent = shape.padded_latent();
-  const int64_t row_blocks = width / 16 * kBlock;
+  const int64_t row_blocks = width / 16 * kTile;
   for (int64_t i = begin; i < end; i += kTokens) {
     const int64_t n = std::min(kTokens, end - i);
     for (int64_t group = 0; group < n; group += kGroup) {
       const int64_t count = std::min(kGroup, n - group);
       expand_rows(shape, rows, i + group, count, end, tile.rows, tile.pairs + group / kGroup * row_blocks);
       multiply<kAmx>({count, heads / 16, latent / 32, tile.rows, latent, static_cast<const uint16_t*>(packed),
-                      latent / 32 * kBlock, kBlock, tile.scores + group * heads, heads, false});
+                      latent / 32 * kTile, kTile, tile.scores + group * heads, heads, false});
     }
     softmax(shape, tile, n, i == begin, state);
     multiply<kAmx>({shape.heads, width / 16, round_up(n, kGroup) / kGroup, tile.weights, kTokens, tile.pairs,
-                    kBlock, row_blocks, state.out, width, i > begin});
+                    kTile, row_blocks, state.out, width, i > begin});
   }
 }
 
@@ -589,7 +635,7 @@ void pack_index_query(const IndexShape& shape, const void* values, const float* 
   auto* out = static_cast<uint16_t*>(packed);
   const auto* in = static_cast<const uint8_t*>(values);
   for (int64_t h = 0; h < shape.padded_heads(); h += 16) {
-    for (int64_t k = 0; k < shape.padded_dim(); k += 32, out += kBlock) {
+    for (int64_t k = 0; k < shape.padded_dim(); k += 32, out += kTile) {
       __m512i lines[16];
       for (int64_t i = 0; i < 16; ++i) {
         lines[i] = h + i < shape.heads ? load_bf16(in + 2 * ((h + i) * shape.dim + k), shape.dim - k)
@@ -629,7 +675,7 @@ void index_scores(const IndexShape& shape, const void* const* packed, int32_t qu
     }
     for (int32_t q = 0; q < queries; ++q) {
       multiply<kAmx>({kPageTokens, heads / 16, dim / 32, keys, dim, static_cast<const uint16_t*>(packed[q]),
-                      dim / 32 * kBlock, kBlock, products, heads, false});
+                      dim / 32 * kTile, kTile, products, heads, false});
       const float* weights = shape.packed_weights(packed[q]);
       for (int64_t t = 0; t < kPageTokens; t += 16) {
         __m512 sum[16];
