@@ -1,0 +1,223 @@
+// bench: end-to-end speed and memory, as shares of what the machine can do.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "samples/cli/commands.h"
+#include "samples/cli/common.h"
+#include "samples/cli/machine.h"
+
+namespace cli {
+namespace {
+
+using nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+struct BenchArgs {
+  ModelArgs model;
+  std::string what = "e2e";
+  std::vector<int64_t> contexts = {0, 2048, 8192, 32768};
+  int64_t prefill = 512, decode = 32;
+  int repeat = 3;
+  bool json = false;
+};
+
+int64_t resident_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("VmRSS:", 0) == 0) return std::stoll(line.substr(6)) * 1024;
+  }
+  return 0;
+}
+
+// Multiply-adds with weights that one prompt token takes: every matrix once, of the routed experts top-k, and
+// no embedding or head (only a prompt's last row has logits).
+double multiply_adds_per_token(const ordered_json& inspected) {
+  const auto& config = inspected["config"];
+  const double experts = config.value("n_routed_experts", 0), chosen = config.value("num_experts_per_tok", 0);
+  const std::string mtp_layer = "model.layers." + std::to_string(config.value("num_hidden_layers", 0)) + ".";
+  double count = 0;
+  for (const auto& tensor : inspected["tensors"]) {
+    const auto name = tensor["name"].get<std::string>();
+    const auto& shape = tensor["shape"];
+    if (shape.size() != 2 || name.ends_with("_scale_inv") || name.starts_with(mtp_layer) ||
+        name == "lm_head.weight" || name == "model.embed_tokens.weight") {
+      continue;
+    }
+    const double share = name.find(".mlp.experts.") != std::string::npos ? chosen / experts : 1;
+    count += share * shape[0].get<double>() * shape[1].get<double>();
+  }
+  return count;
+}
+
+// A session that notes when each token came.
+class TimedSession {
+ public:
+  TimedSession(dsv::Engine& engine, const dsv::Model& model)
+      : engine_(engine), vocab_(model.info().vocab_size), session_(model, [this](const dsv::Event& event) {
+          if (event.kind == DSV_EVENT_TOKEN) times_.push_back(Clock::now());
+          if (event.kind == DSV_EVENT_FINISHED) finished_ = event;
+          return DSV_ACTION_CONTINUE;
+        }) {}
+
+  // Extends what the session holds by random tokens to `context`, then generates `tokens`. Returns their
+  // times.
+  const std::vector<Clock::time_point>& run(int64_t context, int64_t tokens) {
+    std::vector<int32_t> prompt = session_.tokens();
+    while (static_cast<int64_t>(prompt.size()) < std::max<int64_t>(context, 1)) {
+      random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+      prompt.push_back(static_cast<int32_t>((random_ >> 33) % static_cast<uint64_t>(vocab_)));
+    }
+    dsv::GenerateOptions options;
+    options.temperature = 0;
+    options.max_tokens = tokens;
+    options.ignore_eos = 1;
+    options.logprobs = 0;  // asks for an event per token
+    times_.clear();
+    session_.complete(prompt, options);
+    engine_.run();
+    if (finished_.finish_reason == DSV_FINISH_ERROR) throw dsv::Error(finished_.status, finished_.text);
+    if (static_cast<int64_t>(times_.size()) != tokens) {
+      throw std::runtime_error(std::string("a request ended early: ") + finish_name(finished_.finish_reason));
+    }
+    return times_;
+  }
+
+ private:
+  dsv::Engine& engine_;
+  int32_t vocab_;
+  uint64_t random_ = 1;
+  std::vector<Clock::time_point> times_;
+  dsv::Event finished_;
+  dsv::Session session_;
+};
+
+ordered_json bench(const BenchArgs& args) {
+  const std::string path = args.model.path.empty() ? bundled_checkpoint() : args.model.path;
+  dsv::Engine engine = args.model.engine();
+  dsv::ModelOptions options = args.model.options();
+  const int64_t longest = *std::max_element(args.contexts.begin(), args.contexts.end());
+  options.context_tokens = std::max(longest, args.prefill) + args.decode + 64;
+  const double multiply_adds =
+      multiply_adds_per_token(ordered_json::parse(dsv::Model::inspect(engine, path, options)));
+  const dsv_memory_plan plan = dsv::Model::plan(engine, path, options);
+  const Machine machine = measure_machine(args.model.threads);
+
+  const auto start = Clock::now();
+  const dsv::Model model(engine, path, options);
+  TimedSession(engine, model).run(1, 1);
+  const double load_seconds = seconds_since(start);
+
+  ordered_json out;
+  out["model"] = path;
+  out["precision"] = args.model.precision;
+  out["build"] = dsv_build_info();
+  out["machine"] = {{"read_bytes_per_s", machine.read_bytes_per_s},
+                    {"multiply_adds_per_s", machine.multiply_adds_per_s},
+                    {"vector", machine.vector}};
+  out["load_to_first_token_s"] = load_seconds;
+
+  double prefill_seconds = 1e30;
+  for (int round = 0; round < args.repeat; ++round) {
+    TimedSession session(engine, model);
+    const auto begin = Clock::now();
+    const auto end = session.run(args.prefill, 1)[0];
+    prefill_seconds = std::min(prefill_seconds, std::chrono::duration<double>(end - begin).count());
+  }
+  out["prefill"] = {
+      {"tokens", args.prefill},
+      {"tokens_per_s", args.prefill / prefill_seconds},
+      {"share_of_peak", args.prefill / prefill_seconds * multiply_adds / machine.multiply_adds_per_s}};
+
+  out["decode"] = ordered_json::array();
+  TimedSession session(engine, model);
+  for (const int64_t context : args.contexts) {
+    // The first token closes the prompt; the others are this frontier's own stretch.
+    std::vector<double> rates;
+    for (int round = 0; round < args.repeat; ++round) {
+      TimedSession fresh(engine, model);
+      auto& timed = context == 0 ? fresh : session;
+      const auto& times = timed.run(context, args.decode + 1);
+      rates.push_back(args.decode / std::chrono::duration<double>(times.back() - times.front()).count());
+      if (context != 0) break;  // a stretch is reached once
+    }
+    std::sort(rates.begin(), rates.end());
+    const double rate = rates[rates.size() / 2];
+    out["decode"].push_back({{"context", context},
+                             {"tokens_per_s", rate},
+                             {"weight_bytes_per_s", rate * static_cast<double>(plan.active_bytes_per_token)},
+                             {"share_of_bandwidth", rate * static_cast<double>(plan.active_bytes_per_token) /
+                                                        machine.read_bytes_per_s}});
+  }
+  const int64_t resident = resident_bytes();
+  out["memory"] = {{"resident_bytes", resident},
+                   {"plan_bytes", plan.total_bytes},
+                   {"over_plan_bytes", resident - plan.total_bytes}};
+  return out;
+}
+
+void print_table(const ordered_json& out) {
+  const auto number = [](const ordered_json& value) { return value.get<double>(); };
+  char line[256];
+  std::string text = out["build"].get<std::string>() + "\n";
+  const auto add = [&](const char* format, auto... values) {
+    std::snprintf(line, sizeof line, format, values...);
+    text += line;
+  };
+  const auto& machine = out["machine"];
+  add("machine: reads %.1f GB/s, %.1f G fp32 multiply-adds/s (%s)\n",
+      number(machine["read_bytes_per_s"]) / 1e9, number(machine["multiply_adds_per_s"]) / 1e9,
+      machine["vector"].get<std::string>().c_str());
+  add("load to first token: %.3f s\n", number(out["load_to_first_token_s"]));
+  const auto& prefill = out["prefill"];
+  add("prefill %lld: %.1f tok/s, %.0f%% of the fp32 peak\n", prefill["tokens"].get<long long>(),
+      number(prefill["tokens_per_s"]), number(prefill["share_of_peak"]) * 100);
+  add("%10s %12s %14s %14s\n", "context", "decode tok/s", "weights GB/s", "% of bandwidth");
+  for (const auto& row : out["decode"]) {
+    add("%10lld %12.1f %14.2f %14.0f\n", row["context"].get<long long>(), number(row["tokens_per_s"]),
+        number(row["weight_bytes_per_s"]) / 1e9, number(row["share_of_bandwidth"]) * 100);
+  }
+  const auto& memory = out["memory"];
+  add("resident: %s; planned: %s\n", format_bytes(memory["resident_bytes"].get<int64_t>()).c_str(),
+      format_bytes(memory["plan_bytes"].get<int64_t>()).c_str());
+  write_stdout(text);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  const auto args = std::make_shared<BenchArgs>();
+  CLI::App* command = app.add_subcommand("bench", "Speed and memory, beside what the machine can do");
+  command->add_option("what", args->what, "e2e: the whole engine")->check(CLI::IsMember({"e2e"}));
+  args->model.add_to(*command);
+  command->add_option("--contexts", args->contexts, "Where to measure decoding")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--prefill", args->prefill, "Prompt tokens")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--decode", args->decode, "Tokens per context")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--repeat", args->repeat, "Rounds of prefill (best) and of decoding at 0 (median)")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_flag("--json", args->json, "As JSON");
+  command->callback([args] {
+    std::sort(args->contexts.begin(), args->contexts.end());
+    const ordered_json out = bench(*args);
+    if (args->json) return write_stdout(out.dump(1) + "\n");
+    print_table(out);
+  });
+}
+
+}  // namespace cli
