@@ -299,21 +299,22 @@ inline int64_t weight_columns(bool fp8, int half, int eighth) {
   return fp8 ? 16 * eighth + 8 * half : 32 * half + 8 * eighth;
 }
 
-// Rows [first, first + count) of a weight as B blocks [ceil(cols / 64) * 4][4], count <= 128.
+// Rows [first, first + count) of a weight as B blocks [ceil(count / 32)][ceil(cols / 64) * 4].
 template <bool kFp8>
 void expand_pairs(const CpuWeight& weight, int64_t first, int64_t count, uint16_t* blocks) {
   const Decoder decoder = shared_decoder();
+  const int64_t row_blocks = round_up(weight.cols, 64) / 16 * kTile;
   for (int64_t i = 0; i < round_up(count, 32); i += 2) {
-    uint16_t* line = blocks + i / 32 * kTile + i % 32 * 16;
+    uint16_t* line = blocks + i / 32 * row_blocks + i % 32 * 16;
     const unsigned char* row = weight.row(first + i);
     for (int64_t n = 0; n < weight.cols; n += 64) {
       __m512i a[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()}, b[2] = {a[0], a[0]};
       if (i < count) load_weight<kFp8>(decoder, row, n, weight.cols, a);
       if (i + 1 < count) load_weight<kFp8>(decoder, row + weight.row_bytes(), n, weight.cols, b);
-      DSV_UNROLL for (int half = 0; half < 2; ++half, line += 8 * kTile) {
+      DSV_UNROLL for (int half = 0; half < 2; ++half, line += 2 * kTile) {
         const Pairs pairs = pair_rows(a[half], b[half]);
         _mm512_store_si512(line, pairs.even);
-        _mm512_store_si512(line + 4 * kTile, pairs.odd);
+        _mm512_store_si512(line + kTile, pairs.odd);
       }
     }
   }
@@ -366,7 +367,8 @@ void absorb(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32
       }
     }
     fp8 ? expand_pairs<true>(kv_b, first + k, count, b) : expand_pairs<false>(kv_b, first + k, count, b);
-    multiply<kAmx>({rows, width / 16, k_blocks, a, kQuantBlock, b, 4 * kTile, kTile, c, width, false});
+    multiply<kAmx>(
+        {rows, width / 16, k_blocks, a, kQuantBlock, b, kTile, width / 16 * kTile, c, width, false});
     for (int64_t n = 0; n < shape.rank; n += 64) {
       const __m512 scale = _mm512_set1_ps(kv_b.scale(first + k, n / kQuantBlock));
       for (int32_t r = 0; r < rows; ++r) {
