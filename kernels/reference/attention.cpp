@@ -66,7 +66,7 @@ void write_latent(const RefDevice& device, unsigned char* row, const Vector& lat
     const double* group = latent.data() + i;
     const int64_t size = std::min<int64_t>(kQuantBlock, rank - i);
     const double scale = e4m3_scale(group, size, true);
-    for (int64_t j = 0; j < size; ++j) row[i + j] = encode_e4m3(group[j] / scale);
+    for (int64_t j = 0; j < size; ++j) row[i + j] = encode_e4m3(scaled(group[j], scale));
     put_f32(scales, scale);
   }
   for (int64_t i = rank; i < n; ++i) {
@@ -102,7 +102,8 @@ void write_index_key(const RefDevice& device, unsigned char* page, int32_t slot,
     return;
   }
   const double scale = e4m3_scale(key.data(), n, device.geometry.ue8m0_scales);
-  for (int64_t i = 0; i < n; ++i) page[slot * n + i] = encode_e4m3(key[static_cast<size_t>(i)] / scale);
+  for (int64_t i = 0; i < n; ++i)
+    page[slot * n + i] = encode_e4m3(scaled(key[static_cast<size_t>(i)], scale));
   put_f32(page + kPageTokens * n + 4 * slot, scale);
 }
 

@@ -89,10 +89,14 @@ inline float e4m3_scale(const double* x, int64_t n, bool power_of_two) {
   return static_cast<float>(std::ldexp(1.0, fraction == 0.5 ? exponent - 1 : exponent));
 }
 
+// x over its group's scale: an f32 quotient, as in the official kernels. (Values on the bf16 grid meet ties
+// often.)
+inline double scaled(double x, double scale) { return static_cast<float>(x / scale); }
+
 // What a group of values becomes by way of e4m3: the dequantised values.
 inline void quantise_group(double* x, int64_t n, bool power_of_two) {
   const double scale = e4m3_scale(x, n, power_of_two);
-  for (int64_t i = 0; i < n; ++i) x[i] = round_e4m3(x[i] / scale) * scale;
+  for (int64_t i = 0; i < n; ++i) x[i] = round_e4m3(scaled(x[i], scale)) * scale;
 }
 
 // Activation quantisation: groups of 128, the last one as long as is left.

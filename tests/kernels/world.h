@@ -1,0 +1,132 @@
+// What a conformance case runs on: weights, inputs and cache pages drawn from a seed, and a device opened on
+// them in memory that is poisoned and guarded.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <ostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backend/ops.h"
+
+namespace dsv::test {
+
+struct Setup {
+  std::string name;
+  Geometry geometry;
+  Precision precision = Precision::exact;
+  Dtype dtype = Dtype::f32;  // of the matrices
+  int32_t rows = 1;
+  double magnitude = 1;  // of inputs that are normalised next
+  uint64_t seed = 1;
+  bool ties = false;  // repeated index keys and zero scores; equal experts
+
+  friend void PrintTo(const Setup& setup, std::ostream* out) { *out << setup.name; }
+};
+
+// What makes a batch and how the op is called on it: all rows of a World, or one of them alone.
+struct RowSet {
+  std::vector<int32_t> rows;     // rows of the World that make the batch
+  std::vector<RowRange> ranges;  // how the op is called
+  RowRange filled;               // rows of the batch whose inputs are there; the others hold NaN
+};
+
+// Values by row of the batch. Host arrays hold NaN or kUnwritten where an op wrote nothing, also past their
+// end.
+struct Result {
+  std::map<Act, std::vector<float>> act, before;  // before: what the buffers held when the op was called
+  std::vector<int32_t> integers, counts;          // selected and n_selected, or experts
+  std::vector<float> numbers;                     // logits or routing weights
+  std::vector<std::vector<unsigned char>> pages;
+};
+
+inline constexpr int32_t kUnwritten = -77777;
+inline constexpr int32_t kLayer = 1;  // the cache layer that cases use; 0 and 2 stay poisoned
+inline constexpr int32_t kMaxContext = 256;
+inline constexpr int32_t kPages = 16;
+
+class World {
+ public:
+  explicit World(const Setup& setup);
+
+  Setup setup;
+  const Geometry& g;
+  std::vector<int32_t> token, next_token, position, sequence, page_table;
+  int32_t sequences = 3, page_stride = kMaxContext / kPageTokens;
+  std::map<Act, std::vector<float>> input;
+  std::vector<int32_t> selected, n_selected, expert;
+  std::vector<float> expert_weight;
+  std::vector<std::vector<unsigned char>> pages;  // of kLayer; slots without a token hold NaN
+  HostMatrix matrix(const std::string& name) const { return matrices_.at(name); }
+
+  int64_t width(Act kind) const;
+  RowSet all() const;
+
+ private:
+  void draw_rows();
+  void draw_weights();
+  void draw_inputs();
+  void draw_pages();
+  void add_matrix(const std::string& name, Dtype dtype, int64_t rows, int64_t cols, double mean,
+                  double sigma);
+  double normal() { return normal_(random_); }
+
+  std::mt19937_64 random_;
+  std::normal_distribution<double> normal_;
+  std::map<std::string, HostMatrix> matrices_;
+  std::vector<std::unique_ptr<std::string>> bytes_, names_;
+};
+
+// A device of `table` with the weights of a World.
+class Rig {
+ public:
+  Rig(const World& world, const OpTable& table, const char* target, int32_t threads);
+  ~Rig();
+  Rig(const Rig&) = delete;
+
+  // Fills a fresh batch with the inputs `kinds` and the cache (if asked), calls the op over the ranges, and
+  // returns what is in the buffers `outputs`.
+  enum class Op {
+    embed,
+    add_norm,
+    attn_in,
+    attn_q,
+    cache_append,
+    index_select,
+    attend,
+    attend_all,
+    attn_out,
+    route,
+    experts,
+    ffn,
+    mtp_in,
+    logits
+  };
+  Result run(Op op, const RowSet& set);
+
+ private:
+  void poison();
+  void call(Op op, RowRange rows, Result& result);
+
+  const World& w_;
+  const OpTable& ops_;
+  std::unique_ptr<Jobs> jobs_;
+  struct Block {
+    unsigned char* memory;
+    int64_t size;
+  };
+  std::vector<Block> blocks_;
+  Device* device_ = nullptr;
+  std::map<std::string, const Weight*> weight_;
+  AttentionWeights attention_;
+  MoeWeights moe_;
+  FfnWeights ffn_;
+  MtpWeights mtp_;
+  std::vector<int32_t> next_token_, selected_, n_selected_, expert_;
+  std::vector<float> expert_weight_;
+};
+
+}  // namespace dsv::test
