@@ -71,6 +71,7 @@ int64_t linears_bytes(int64_t rows, int64_t cols) {
 
 void run_linears(const CpuDevice& device, const float* x, int64_t stride, int32_t rows, const Linear* linears,
                  int count, unsigned char* memory) {
+  if (rows == 0) return;
   const auto** const row = reinterpret_cast<const float**>(memory);
   for (int32_t r = 0; r < rows; ++r) row[r] = x + r * stride;
   memory += round_up(8 * int64_t{rows}, 64);
