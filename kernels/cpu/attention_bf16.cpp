@@ -340,7 +340,8 @@ const AttentionKernels& f32_kernels() { return attention_kernels(HWY_AVX3); }
 int64_t project_scratch(const AttendShape& shape, int32_t rows) {
   const int64_t width = round_up(shape.rank, 64), padded_rows = round_up(rows, 16);
   const int64_t absorb = 2 * kQuantBlock * (width + padded_rows) + 4 * padded_rows * width;
-  const int64_t project = 2 * width * (16 + rows);
+  const int64_t project =
+      2 * width * (16 + padded_rows) + 64 * padded_rows * (round_up(shape.rank, kQuantBlock) / kQuantBlock);
   return std::max({f32_kernels().project_scratch(shape, rows), absorb, project});
 }
 
@@ -392,6 +393,21 @@ void absorb(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32
   }
 }
 
+// One input row as bf16, in the order of columns that the weight's expanded rows have.
+void round_input(const AttendShape& shape, bool fp8, const float* x, uint16_t* to) {
+  for (int64_t n = 0; n < shape.rank; n += 64) {
+    for (int half = 0; half < 2; ++half) {
+      for (int eighth = 0; eighth < 4; ++eighth, to += 8) {
+        const int64_t column = n + weight_columns(fp8, half, eighth);
+        const auto mask = static_cast<__mmask8>((1u << std::clamp<int64_t>(shape.rank - column, 0, 8)) - 1);
+        const __m256 values = _mm256_maskz_loadu_ps(mask, x + column);
+        _mm_store_si128(reinterpret_cast<__m128i*>(to),
+                        reinterpret_cast<__m128i>(_mm256_cvtneps_pbh(values)));
+      }
+    }
+  }
+}
+
 // 16 weight rows against one input row: lane sums over columns, then over the lanes.
 void project(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32_t rows, const float* x,
              int64_t x_stride, float* out, int64_t out_stride, unsigned char* scratch) {
@@ -402,20 +418,7 @@ void project(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int3
   const bool fp8 = kv_b.dtype == Dtype::f8_e4m3;
   auto* tile = reinterpret_cast<uint16_t*>(scratch);
   uint16_t* input = tile + 16 * width;
-  for (int32_t r = 0; r < rows; ++r) {
-    uint16_t* to = input + r * width;
-    for (int64_t n = 0; n < width; n += 64) {
-      for (int half = 0; half < 2; ++half) {
-        for (int eighth = 0; eighth < 4; ++eighth, to += 8) {
-          const int64_t column = n + weight_columns(fp8, half, eighth);
-          const auto mask = static_cast<__mmask8>((1u << std::clamp<int64_t>(shape.rank - column, 0, 8)) - 1);
-          const __m256 values = _mm256_maskz_loadu_ps(mask, x + r * x_stride + column);
-          _mm_store_si128(reinterpret_cast<__m128i*>(to),
-                          reinterpret_cast<__m128i>(_mm256_cvtneps_pbh(values)));
-        }
-      }
-    }
-  }
+  for (int32_t r = 0; r < rows; ++r) round_input(shape, fp8, x + r * x_stride, input + r * width);
   const int64_t first = head * (shape.nope + shape.v) + shape.nope;
   for (int64_t n = 0; n < shape.v; n += 16) {
     const int64_t count = std::min<int64_t>(16, shape.v - n);
@@ -446,6 +449,66 @@ void project(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int3
       }
       _mm512_mask_storeu_ps(out + r * out_stride + n, static_cast<__mmask16>((1u << count) - 1),
                             sum_lanes(total));
+    }
+  }
+}
+
+// The same on tiles: A = 16 weight rows, B = 16 input rows in pairs of columns, by blocks of 128 columns.
+void project_amx(const AttendShape& shape, const CpuWeight& kv_b, int64_t head, int32_t rows, const float* x,
+                 int64_t x_stride, float* out, int64_t out_stride, unsigned char* scratch) {
+  if (!bf16_exact(shape, kv_b)) {
+    return f32_kernels().project(shape, kv_b, head, rows, x, x_stride, out, out_stride, scratch);
+  }
+  const Tiles<true> tiles;
+  const int64_t width = round_up(shape.rank, 64), padded_rows = round_up(rows, 16), k_tiles = width / 32;
+  const int64_t scale_blocks = round_up(shape.rank, kQuantBlock) / kQuantBlock;
+  const bool fp8 = kv_b.dtype == Dtype::f8_e4m3;
+  auto* tile = reinterpret_cast<uint16_t*>(scratch);  // [16][width]
+  uint16_t* input = tile + 16 * width;                // [padded rows / 16][width / 32] blocks
+  float* parts = reinterpret_cast<float*>(input + padded_rows * width);  // [scale blocks][16][padded rows]
+  for (int64_t r0 = 0; r0 < rows; r0 += 16) {
+    for (int64_t i = 0; i < 16; ++i) {  // rows first go where the weights will be
+      if (r0 + i < rows) {
+        round_input(shape, fp8, x + (r0 + i) * x_stride, tile + i * width);
+      } else {
+        std::fill_n(tile + i * width, width, uint16_t{0});
+      }
+    }
+    for (int64_t k = 0; k < k_tiles; ++k) {
+      __m512i lines[16];
+      DSV_UNROLL for (int i = 0; i < 16; ++i) lines[i] = _mm512_load_si512(tile + i * width + 32 * k);
+      transpose(lines);
+      uint16_t* to = input + (r0 / 16 * k_tiles + k) * kTile;
+      DSV_UNROLL for (int i = 0; i < 16; ++i) _mm512_store_si512(to + 32 * i, lines[i]);
+    }
+  }
+  const int64_t first = head * (shape.nope + shape.v) + shape.nope;
+  for (int64_t n = 0; n < shape.v; n += 16) {
+    const int64_t count = std::min<int64_t>(16, shape.v - n);
+    fp8 ? expand_weight_rows<true>(kv_b, first + n, count, tile)
+        : expand_weight_rows<false>(kv_b, first + n, count, tile);
+    for (int64_t block = 0; block < scale_blocks; ++block) {
+      const int64_t k = 4 * block;
+      multiply<true>({16, padded_rows / 16, std::min<int64_t>(4, k_tiles - k), tile + 32 * k, width,
+                      input + k * kTile, k_tiles * kTile, kTile, parts + block * 16 * padded_rows,
+                      padded_rows, false});
+    }
+    for (int64_t r0 = 0; r0 < rows; r0 += 16) {
+      __m512i lines[16];
+      DSV_UNROLL for (int i = 0; i < 16; ++i) {
+        const int64_t row = first + n + std::min<int64_t>(i, count - 1);
+        __m512 sum = _mm512_setzero_ps();
+        for (int64_t block = 0; block < scale_blocks; ++block) {
+          sum = _mm512_fmadd_ps(_mm512_loadu_ps(parts + (block * 16 + i) * padded_rows + r0),
+                                _mm512_set1_ps(kv_b.scale(row, block)), sum);
+        }
+        lines[i] = _mm512_castps_si512(sum);
+      }
+      transpose(lines);
+      for (int64_t i = 0; i < std::min<int64_t>(16, rows - r0); ++i) {
+        _mm512_mask_storeu_ps(out + (r0 + i) * out_stride + n, static_cast<__mmask16>((1u << count) - 1),
+                              _mm512_castsi512_ps(lines[i]));
+      }
     }
   }
 }
@@ -703,7 +766,7 @@ const AttentionKernels& table() {
   static const AttentionKernels kernels = [] {
     AttentionKernels t = f32_kernels();
     t.absorb = absorb<kAmx>;
-    t.project = project;
+    t.project = kAmx ? project_amx : project;
     t.project_scratch = project_scratch;
     t.pack_query = pack_query;
     t.attend = attend<kAmx>;
