@@ -1,6 +1,7 @@
 // eval: run a suite of cases, judge the answers, report shares with confidence intervals.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -70,7 +71,12 @@ void collect(const dsv::Event& event, Completion& completion) {
 // so the number of sessions changes the time only.
 std::vector<ordered_json> evaluate(const EvalArgs& args, const std::vector<Case>& cases) {
   dsv::Engine engine = args.model.engine();
-  const dsv::Model model = args.model.load(engine, args.model.options());
+  dsv::ModelOptions options = args.model.options();
+  // Room for a full context in every session, as far as that is a small part of any machine.
+  const std::string path = args.model.path.empty() ? bundled_checkpoint() : args.model.path;
+  const int64_t one_context = dsv::Model::plan(engine, path, options).kv_pool_bytes;
+  options.kv_budget_bytes = std::max(one_context, std::min<int64_t>(one_context * args.sessions, 1 << 30));
+  const dsv::Model model = args.model.load(engine, options);
   const size_t total = cases.size() * static_cast<size_t>(args.samples);
   std::vector<ordered_json> results(total);
   struct Running {

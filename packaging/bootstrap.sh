@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# From a bare Debian 12 to a running dsv:  bash packaging/bootstrap.sh demo|test|build|check
+#   demo   build, then chat (on a terminal) or show a chat and a tool loop
+#   test   build and test: release, the ASan + UBSan subset, every fuzzer for 30 s     (20 minutes on 2 cores)
+#   build  only build
+#   check  clang, all sanitizers over every test, longer fuzzing                       (90 minutes on 2 cores)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(build-essential cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libzstd-dev libcli11-dev
+          libfmt-dev libxxhash-dev libutf8proc-dev libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev)
+clang_packages=(clang-14 libclang-rt-14-dev)
+jobs=$(nproc)
+passed=0 failed=0 skipped=0
+
+say() { printf '\n=== %s\n' "$*" >&2; }
+die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
+skip() { printf 'SKIPPED: %s\n' "$*" >&2; skipped=$((skipped + 1)); }
+
+install_missing() {
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  local root=()
+  if (($(id -u) != 0)); then
+    command -v sudo >/dev/null || die "these packages are missing, and there is neither root nor sudo: ${missing[*]}"
+    root=(sudo)
+  fi
+  say "installing ${missing[*]}"
+  "${root[@]}" apt-get update -q >&2
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
+}
+
+# build PRESET [TARGET...]
+build() {
+  local preset=$1
+  shift
+  say "building $preset"
+  cmake --preset "$preset" >&2
+  cmake --build --preset "$preset" -j "$jobs" ${1:+--target "$@"} >&2
+}
+
+build_fuzzers() {
+  local sources=(tests/fuzz/fuzz_*.cpp)
+  build fuzz $(basename -as .cpp "${sources[@]}")
+}
+
+# run_ctest PRESET [ARGUMENT...]: runs the tests and adds up their results.
+run_ctest() {
+  local preset=$1 log="build/$1/ctest.log" rc=0
+  shift
+  say "testing $preset"
+  ctest --test-dir "build/$preset" --output-on-failure --no-tests=error "$@" 2>&1 | tee "$log" || rc=$?
+  local ran bad not_run
+  # "98% tests passed, 1 tests failed out of 50"; skipped tests count as passed there and have lines of their own.
+  bad=$(sed -n 's/.* tests passed, \([0-9]*\) tests failed out of .*/\1/p' "$log" | tail -1)
+  ran=$(sed -n 's/.* tests failed out of \([0-9]*\).*/\1/p' "$log" | tail -1)
+  not_run=$(grep -c '^ *[0-9]*/[0-9]* Test .*\*\*\*Skipped' "$log" || true)
+  if [[ -z $ran ]]; then
+    printf 'FAILED: ctest of %s ended without a result\n' "$preset" >&2
+    failed=$((failed + 1))
+    return
+  fi
+  failed=$((failed + bad)) skipped=$((skipped + not_run)) passed=$((passed + ran - bad - not_run))
+  if ((rc != 0 && bad == 0)); then failed=$((failed + 1)); fi
+}
+
+# run_fuzzers SECONDS: every fuzzer, from its corpus.
+run_fuzzers() {
+  local seconds=$1 fuzzer name log
+  local found=0
+  for fuzzer in build/fuzz/bin/fuzz_*; do
+    [[ -x $fuzzer ]] || continue
+    found=1
+    name=$(basename "$fuzzer")
+    say "fuzzing $name for $seconds s"
+    mkdir -p "build/fuzz/corpus/$name"
+    log=build/fuzz/$name.log
+    if "$fuzzer" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" \
+        "build/fuzz/corpus/$name" "tests/fuzz/corpus/${name#fuzz_}" >"$log" 2>&1; then
+      printf 'ok %s\n' "$name"
+      passed=$((passed + 1))
+    else
+      tail -40 "$log"
+      printf 'FAILED: %s (log: %s)\n' "$name" "$log"
+      failed=$((failed + 1))
+    fi
+  done
+  if ((!found)); then
+    printf 'FAILED: no fuzzer was built\n'
+    failed=$((failed + 1))
+  fi
+}
+
+closing_line() {
+  printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+  ((failed == 0))
+}
+
+demo() {
+  local dsv=build/release/bin/dsv folder
+  build release dsv_tool
+  if [[ -t 0 && -t 1 ]]; then
+    say "a chat: type a line; Ctrl-C stops an answer, Ctrl-D leaves"
+    exec "$dsv" chat
+  fi
+  folder=$(mktemp -d)
+  trap 'rm -rf "$folder"' EXIT
+  printf 'milk\nthe key is red\nbread\n' >"$folder/notes.txt"
+  say 'dsv chat'
+  printf '%s\n' 'Hello! Who are you?' 'Can you help me?' | "$dsv" chat
+  say 'dsv run: the calculator'
+  "$dsv" run --tools-dir "$folder" --prompt 'What is 123 times 456?'
+  say 'dsv run: files'
+  "$dsv" run --tools-dir "$folder" --prompt 'Which files are there?'
+}
+
+case "${1:-}" in
+  demo)
+    install_missing "${packages[@]}"
+    demo
+    ;;
+  build)
+    install_missing "${packages[@]}"
+    build release
+    ;;
+  test)
+    install_missing "${packages[@]}" "${clang_packages[@]}"
+    python3 -c 'import torch' 2>/dev/null || skip 'the training smoke run needs PyTorch'
+    build release
+    run_ctest release
+    # What touches untrusted input or memory by hand, short of the slow whole-model runs.
+    build asan
+    run_ctest asan -L asan
+    build_fuzzers
+    run_fuzzers 30
+    closing_line
+    ;;
+  check)
+    install_missing "${packages[@]}" "${clang_packages[@]}"
+    python3 -c 'import torch' 2>/dev/null || skip 'the training smoke run needs PyTorch'
+    for preset in release clang asan tsan; do
+      build "$preset"
+      run_ctest "$preset"
+    done
+    build_fuzzers
+    run_fuzzers 180
+    closing_line
+    ;;
+  *)
+    sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,1 @@
+#include "dsv/dsv.hpp"
