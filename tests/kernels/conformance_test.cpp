@@ -1,10 +1,12 @@
-// One list of cases, run on every CPU target and judged by the fp64 reference.
+// One list of cases, run on every CPU target and judged by the fp64 reference: in the same precision, which
+// finds errors of the kernels, and `official` against `exact`, which finds wrong ideas of what is computed.
 //
-// Two limits, as the formats give them. `tight`: both sides sum the same products in another order; a sum of
-// K products of about equal size carries an fp32 error of about sqrt(K) * 2^-24 of its size, where its size
-// is the root mean square of the row. `flip`: before some results a value is rounded to e4m3 or bf16, and a
-// difference in the last bit of fp32 may fall on the other side of a rounding boundary: a whole step, but
-// seldom. So results must keep the tight limit but for a small share of them, which must keep the other.
+// In the same precision there are two limits, as the formats give them. `tight`: both sides sum the same
+// products in another order; a sum of K products of about equal size carries an fp32 error of about sqrt(K) *
+// 2^-24 of its size, where its size is the root mean square of the row. `flip`: before some results a value
+// is rounded to e4m3 or bf16, and a difference in the last bit of fp32 may fall on the other side of a
+// rounding boundary: a whole step, but seldom. So results must keep the tight limit but for a small share of
+// them, which must keep the other.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -373,6 +375,31 @@ TEST_P(Conformance, Logits) {
       limit.flip_row = step_in_sum(kBf16Step, g_.hidden_size);  // the head is never FP8 here
     compare(got.numbers, expected.numbers, g_.vocab_size, limit);
   });
+}
+
+// Against exact arithmetic: e4m3 moves a value by up to 2^-4 of it and bf16 by up to 2^-8, two linears in a
+// row do it twice; 4 as above.
+TEST_P(Conformance, OfficialIsNearExact) {
+  if (!official()) return;
+  const double move = world_.setup.dtype == Dtype::f8_e4m3 ? 0x1p-4 : 0x1p-8;
+  const Limit limit{4 * 2 * move, 0, 0, 0, 0};
+  for (const auto& [op, act] : {std::pair{Op::attn_in, Act::q_latent},
+                                {Op::attn_in, Act::kv_raw},
+                                {Op::attn_in, Act::index_k_raw},
+                                {Op::attn_q, Act::q},
+                                {Op::attn_out, Act::delta},
+                                {Op::ffn, Act::delta},
+                                {Op::experts, Act::delta},
+                                {Op::mtp_in, Act::mtp_x}}) {
+    if (world_.width(act) == 0) continue;
+    Rig exact(world_, reference_ops(), nullptr, 1, Precision::exact);
+    const Result expected = exact.run(op, world_.all());
+    for (const std::string& target : targets()) {
+      SCOPED_TRACE(target);
+      Rig rig(world_, cpu_ops(), target.c_str(), 1);
+      compare(rig.run(op, world_.all()).act.at(act), expected.act.at(act), world_.width(act), limit);
+    }
+  }
 }
 
 TEST_P(Conformance, Route) {

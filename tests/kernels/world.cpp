@@ -250,11 +250,14 @@ RowSet World::all() const {
   return set;
 }
 
-Rig::Rig(const World& world, const OpTable& table, const char* target, int32_t threads)
-    : w_(world), ops_(table), jobs_(make_thread_pool(threads)) {
+Rig::Rig(const World& world, const OpTable& table, const char* target, int32_t threads, Precision precision)
+    : w_(world),
+      has_cache_(precision == world.setup.precision),
+      ops_(table),
+      jobs_(make_thread_pool(threads)) {
   DeviceOptions options;
   options.geometry = &w_.g;
-  options.precision = w_.setup.precision;
+  options.precision = precision;
   options.with_mtp = true;
   options.batch_rows = std::max(w_.setup.rows, 1);
   options.max_context = kMaxContext;
@@ -349,7 +352,7 @@ Result Rig::run(Op op, const RowSet& set) {
   const std::vector<int32_t> token = pick(w_.token), position = pick(w_.position),
                              sequence = pick(w_.sequence);
   poison();
-  for (int32_t page = 0; page < kPages; ++page) {
+  for (int32_t page = 0; has_cache_ && page < kPages; ++page) {
     std::vector<unsigned char> bytes = w_.pages[static_cast<size_t>(page)];
     if (op == Op::cache_append) bytes.assign(bytes.size(), kPoison);
     ops_.write_kv(device_, kLayer, page, bytes.data());

@@ -80,10 +80,13 @@ class World {
   std::vector<std::unique_ptr<std::string>> bytes_, names_;
 };
 
-// A device of `table` with the weights of a World.
+// A device of `table` with the weights of a World, in its precision or another (then without its cache
+// pages).
 class Rig {
  public:
-  Rig(const World& world, const OpTable& table, const char* target, int32_t threads);
+  Rig(const World& world, const OpTable& table, const char* target, int32_t threads)
+      : Rig(world, table, target, threads, world.setup.precision) {}
+  Rig(const World& world, const OpTable& table, const char* target, int32_t threads, Precision precision);
   ~Rig();
   Rig(const Rig&) = delete;
 
@@ -112,6 +115,7 @@ class Rig {
   void call(Op op, RowRange rows, Result& result);
 
   const World& w_;
+  const bool has_cache_;
   const OpTable& ops_;
   std::unique_ptr<Jobs> jobs_;
   struct Block {
