@@ -90,8 +90,8 @@ grep -q '</svg>' plot.svg || fail 'eval --plot'
 echo '{}' >bad.jsonl
 expect_rc 1 "$dsv" eval bad.jsonl --model model
 
-# Ctrl-C stops the answer, not the program. A random model talks until its context is full or it
-# happens to end its turn; the seed below talks for long.
+# Ctrl-C stops the answer, not the program. This random model talks until its context is full, which takes long enough
+# to be stopped.
 mkfifo input
 "$dsv" chat --model model <input >answers 2>messages &
 pid=$!
