@@ -220,7 +220,8 @@ typedef struct dsv_load_progress {
   int32_t state;
   int64_t done, total;     /* bytes checked and placed, of all; total is 0 until it is known */
 } dsv_load_progress;
-/* Set progress->struct_size before. If the load failed, returns its status with the sentence. [any thread] */
+/* Set progress->struct_size before. If the load failed or was cancelled, fills *progress all the same and returns its
+ * status with the sentence. [any thread] */
 DSV_API dsv_status dsv_model_progress(dsv_model* model, dsv_load_progress* progress);
 /* Waits until the load has ended (timeout_ms < 0: for ever). DSV_OK = ready; DSV_ERROR_NOT_READY = timed out; else why
  * it failed. [any thread] */
@@ -300,7 +301,7 @@ enum {
   DSV_FINISH_LENGTH = 4,       /* max_tokens */
   DSV_FINISH_CONTEXT_FULL = 5, /* the session's context is full */
   DSV_FINISH_KV_BUDGET = 6,    /* no KV page is free: destroy or shorten sessions, or raise kv_budget_bytes */
-  DSV_FINISH_CANCELLED = 7,    /* dsv_session_cancel, DSV_ACTION_STOP, or the session was destroyed */
+  DSV_FINISH_CANCELLED = 7,    /* dsv_session_cancel or DSV_ACTION_STOP, also if another end came at the same row */
   DSV_FINISH_ERROR = 8         /* status and text say why; the session keeps the tokens computed so far */
 };
 
@@ -334,7 +335,7 @@ typedef struct dsv_event {
 
 enum {
   DSV_ACTION_CONTINUE = 0,
-  DSV_ACTION_PAUSE = 1, /* the request keeps its place until dsv_session_resume */
+  DSV_ACTION_PAUSE = 1, /* the request keeps its place until dsv_session_resume; events of the row at hand still come */
   DSV_ACTION_STOP = 2   /* as dsv_session_cancel */
 };
 /* Runs on the stepping thread. May call functions marked [any thread], nothing else. Returns a DSV_ACTION. */
@@ -350,8 +351,9 @@ typedef struct dsv_session_options {
 } dsv_session_options;
 DSV_API void dsv_session_options_init(dsv_session_options* options);
 DSV_API dsv_status dsv_session_create(dsv_model* model, const dsv_session_options* options, dsv_session** session);
-/* A running request is cancelled and drained; its callback is not called any more. Its pages go back to the pool at the
- * latest when the current step returns. [any thread] */
+/* A running request is cancelled and drained, without a DSV_EVENT_FINISHED: the callback is not called any more once
+ * this has returned. A call of it that another thread is in is waited for, except from inside a callback. The pages go
+ * back to the pool at the latest when the current step returns. [any thread] */
 DSV_API void dsv_session_destroy(dsv_session* session);
 
 typedef struct dsv_logit_bias {
@@ -398,7 +400,7 @@ DSV_API dsv_status dsv_session_complete(dsv_session* session, const int32_t* tok
 /* Ends the running request at the next row; its DSV_EVENT_FINISHED says CANCELLED. The session keeps the tokens
  * computed so far. Nothing happens without a request. [any thread] */
 DSV_API void dsv_session_cancel(dsv_session* session);
-/* Lets a paused request run again. */
+/* Lets a paused request run again. Nothing happens if none is paused. */
 DSV_API dsv_status dsv_session_resume(dsv_session* session);
 /* Next queued event, or one of kind DSV_EVENT_NONE. Set event->struct_size before. Only without on_event. */
 DSV_API dsv_status dsv_session_poll(dsv_session* session, dsv_event* event);
