@@ -1,0 +1,334 @@
+"""Conversations with the demo tools (samples/cli/demo_tools.json): clock, calculator and files, with loops of several calls."""
+
+import json
+import pathlib
+
+from corpus import chat, outside, sums
+from corpus.source import cap, fill, vary
+from corpus.toolchat import listing
+from corpus.tools import novel
+from corpus.words import COLORS, COMMON, DAYS, THINGS, WORDS
+from encode import encode
+
+FILE = pathlib.Path(__file__).resolve().parents[2] / "cli" / "demo_tools.json"
+SCHEMAS = [tool["function"] for tool in json.loads(FILE.read_text())]
+SYSTEM = ["", "", "You are a helpful assistant.", "You can use tools.", "Use the tools when you need them.", "Answer briefly."]
+FACTS = [
+    ("The {w} key is under the {x}.", "{w} key", "under the {x}"),
+    ("The password of the {w} gate is {c}.", "password", "{c}"),
+    ("Meet {p} at {t}.", "{p}", "{t}"),
+    ("{p} owes me {n} {th}.", "{p}", "{n} {th}"),
+    ("Buy {n} {th}.", "{th}", "{n}"),
+    ("The {w} boat is {col}.", "{w} boat", "{col}"),
+    ("Call {p} on {d}.", "{p}", "{d}"),
+    ("The code is {c}.", "code", "{c}"),
+    ("The {w} costs {n} coins.", "{w}", "{n} coins"),
+    ("{p} lives in {city}.", "{p}", "{city}"),
+    ("port = {n}", "port", "{n}"),
+    ("ERROR {c}: {w} {x} failed", "ERROR", "{c}"),
+    ("[{t}] {p} opened the {w} door", "{w} door", "{t}"),
+    ("name: {p}", "name", "{p}"),
+    ("The next {w} meeting is on {d} at {t}.", "{w} meeting", "{d}"),
+    ("The secret word is {v}.", "secret", "{v}"),
+]
+
+
+def line(g):
+    """-> text of a line, what to look for, what the line says about it"""
+    fields = dict(w=g.c(WORDS), x=g.c(WORDS + COMMON), c=g.code(), p=g.person(), t=g.clock(), n=g.n(2, 900), th=g.c(THINGS),
+                  col=g.c(COLORS), d=g.c(DAYS), city=g.city(), v=g.value())  # fmt: skip
+    return tuple(fill(part, fields) for part in g.c(FACTS))
+
+
+def file_text(g):
+    lines, seen = [], set()
+    for _ in range(g.n(1, 6)):
+        item = line(g)
+        if item[1] not in seen:
+            seen.add(item[1])
+            lines.append(item)
+    return lines
+
+
+def folder(g):
+    files = sorted({g.filename() for _ in range(g.n(1, 6))} | ({g.c(WORDS + COMMON) + "/"} if g.p(0.25) else set()))
+    return files
+
+
+def names(items):
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+class Loop:
+    """Collects the messages of one user turn."""
+
+    def __init__(self, g, messages, schemas):
+        self.g, self.messages, self.schemas = g, messages, schemas
+        self.first = True
+
+    def user(self, text):
+        self.messages.append(dict(role="user", content=vary(self.g, text, 0.2)))
+
+    def call(self, thought, result, *calls):
+        if self.first:
+            thought = listing([dict(schema=s, name=s["name"]) for s in self.schemas]) + " " + thought
+        self.first = False
+        self.messages.append(dict(role="assistant", content="", reasoning=thought, calls=list(calls)))
+        self.messages.append(dict(role="tool", results=result if isinstance(result, list) else [result]))
+
+    def say(self, text, thought, must=()):
+        self.messages.append(dict(role="assistant", content=text, reasoning=thought, must=list(must)))
+
+
+ERRORS = [
+    "error: no such file",
+    "error: no such folder",
+    "error: permission denied",
+    "error: not a text file",
+    "error: path is outside",
+]
+
+
+def failed(g, loop, what):
+    error = g.c(ERRORS)
+    loop.call(f"I need {what[0]}.", error, what)
+    reason = error[7:]
+    loop.say(g.c(["Sorry, that did not work: {e}.", "It failed: {e}.", "I am sorry, there was an error: {e}."]).replace("{e}", reason),
+             f"The call failed: {reason}.", [reason])  # fmt: skip
+
+
+def use_clock(g, loop):
+    date, clock, day = g.date(), g.clock(), g.c(DAYS)
+    kind = g.c(["time", "time", "date", "day"])
+    loop.user(g.t({
+        "time": ["What time is it?", "What is the time?", "Tell me the time.", "How late is it?", "Do you have the time?", "Current time?",
+                 "time please", "Can you tell me what time it is?", "What time is it now?", "What does the clock say?"],
+        "date": ["What is the date?", "Which date is it today?", "Tell me today's date.", "Today's date?", "What is the date today?",
+                 "Give me the current date."],
+        "day": ["What day is it?", "Which day of the week is it?", "What weekday is today?", "Is it Monday today?", "What day is it today?"],
+    }[kind]))  # fmt: skip
+    loop.call("I need clock.", f"{day} {date} {clock}:{g.n(0, 59):02d}", ("clock", {}))
+    value = {"time": clock, "date": date, "day": day}[kind]
+    loop.say(g.c({"time": ["It is {v}.", "The time is {v}."], "date": ["Today is {v}.", "The date is {v}."], "day": ["It is {v}.", "Today is {v}."]}[kind]).replace("{v}", value),
+             f"The clock says {value}.", [value])  # fmt: skip
+
+
+def expression(g):
+    a, b, c = g.num(g.n(1, 5)), g.num(g.n(1, 4)), g.num(g.n(1, 3))
+    k = g.n(0, 6)
+    if k < 4:
+        op, word = g.c([("+", "plus"), ("-", "minus"), ("*", "times"), ("/", "divided by")])
+        said = g.c([f"{a} {word} {b}", f"{a} {op} {b}", f"{a}{op}{b}", f"{a} {'x' if op == '*' else op} {b}"])
+        return said, f"{a} {op} {b}"
+    if k == 4:
+        return f"{a} + {b} - {c}", f"{a} + {b} - {c}"
+    if k == 5:
+        return f"({a} + {b}) * {c}", f"({a} + {b}) * {c}"
+    return f"{a} * {b} + {c}", f"{a} * {b} + {c}"
+
+
+def compute(text):
+    value = eval(text, {"__builtins__": {}})  # our own arithmetic
+    return str(value) if isinstance(value, int) else f"{value:.10g}"
+
+
+def use_calculator(g, loop):
+    said, text = expression(g)
+    value = compute(text)
+    loop.user(g.t(["What is {e}?", "Compute {e}.", "{e}", "How much is {e}?", "Calculate {e}.", "{e} = ?", "Please work out {e}.", "I need {e}.",
+                   "Tell me the result of {e}.", "Use the calculator: {e}", "Solve {e}.", "What do you get for {e}?", "Can you compute {e}?"]).replace("{e}", "{" + said + "}"))  # fmt: skip
+    loop.messages[-1]["content"] = loop.messages[-1]["content"].replace("{" + said + "}", said)
+    loop.call(f"I need calculator. expression: {text}.", value, ("calculator", {"expression": text}))
+    loop.say(g.c([f"It is {value}.", f"The result is {value}.", f"{said} is {value}."]), f"The result is {value}.", [value])
+
+
+def use_list(g, loop):
+    path = g.c([".", ".", g.c(WORDS + COMMON), g.c(WORDS) + "/" + g.c(COMMON)])
+    here = ["What files are here?", "List the files.", "Which files are there?", "Show me the files.", "What is in this folder?", "ls",
+            "Show the current folder.", "List the files in this folder.", "Do I have any files here?", "What files do I have?"]  # fmt: skip
+    there = ["What is in the folder {p}?", "List the files in {p}.", "Show me the folder {p}.", "Which files are in {p}?", "Look into {p}.",
+             "What files does the folder {p} hold?", "ls {p}", "Show what is in {p}."]  # fmt: skip
+    loop.user(g.t(here if path == "." else there).replace("{p}", "{" + path + "}"))
+    loop.messages[-1]["content"] = loop.messages[-1]["content"].replace("{" + path + "}", path)
+    if g.p(0.12):
+        return failed(g, loop, ("list_files", {"path": path}))
+    files = folder(g) if g.p(0.93) else []
+    loop.call(f"I need list_files. path: {path}.", "\n".join(files) or "(empty)", ("list_files", {"path": path}))
+    if not files:
+        return loop.say("There are no files.", "The folder is empty.", ["no files"])
+    loop.say(g.c(["There are these files: {f}.", "The files are {f}.", "I see {f}."]).replace("{f}", names(files)) if len(files) > 1 else f"There is one file: {files[0]}.",
+             "I name the files.", files)  # fmt: skip
+
+
+def quoted(text):
+    return text.rstrip(".")
+
+
+def ask_file(g, loop, path, templates, **fields):
+    text = g.t(templates)
+    fields["p"] = path
+    loop.user(text)
+    loop.messages[-1]["content"] = fill(loop.messages[-1]["content"], fields)
+
+
+def use_read(g, loop):
+    path, lines = g.path(), file_text(g)
+    text = "\n".join(l[0] for l in lines)
+    kind = g.c(["all", "fact", "fact"])
+    if kind == "all":
+        ask_file(g, loop, path, ["Read {p}.", "What does {p} say?", "Show me {p}.", "What is in {p}?", "Open {p} and read it to me.", "cat {p}",
+                                 "Read the file {p}.", "Print {p}.", "What is written in {p}?", "Show the contents of {p}."])  # fmt: skip
+    else:
+        item = g.c(lines)
+        ask_file(g, loop, path, ["Read {p} and tell me about the {k}.", "What does {p} say about {k}?", "Look in {p}: what about {k}?",
+                                 "I need to know about {k}. It is in {p}.", "In {p}, what is said about {k}?", "Read {p}. What about {k}?"], k=item[1])  # fmt: skip
+    if g.p(0.12):
+        return failed(g, loop, ("read_file", {"path": path}))
+    loop.call(f"I need read_file. path: {path}.", text, ("read_file", {"path": path}))
+    if kind == "all":
+        loop.say(g.c(["It says:\n{t}", "The file says:\n{t}"]).replace("{t}", text), "I show the text.", [text])
+    else:
+        loop.say(g.c(["It says: {t}", "{t}"]).replace("{t}", item[0]), f"The line is: {item[0]}", [item[2]])
+
+
+def use_find(g, loop):
+    path, lines = g.path(), file_text(g)
+    item = g.c(lines)
+    ask_file(g, loop, path, ["Find {k} in {p}.", "Search {p} for {k}.", "Where does {p} mention {k}?", "Does {p} mention {k}?", "grep {k} {p}",
+                             "Look for {k} in {p}.", "Is there something about {k} in {p}?", "Find the text {k} in the file {p}.",
+                             "Which line of {p} has {k}?", "Search the file {p} for the word {k}."], k=item[1])  # fmt: skip
+    call = ("find_in_file", {"path": path, "text": item[1]})
+    if g.p(0.1):
+        return failed(g, loop, call)
+    thought = f"I need find_in_file. path: {path}. text: {item[1]}."
+    if g.p(0.12):
+        loop.call(thought, "no match", call)
+        return loop.say(g.c(["No, {p} does not mention {k}.", "There is no match for {k} in {p}."]).replace("{p}", path).replace("{k}", item[1]),
+                        "There is no match.", [item[1]])  # fmt: skip
+    number = g.n(1, 99)
+    loop.call(thought, f"{number}: {item[0]}", call)
+    loop.say(g.c(["Line {n} says: {t}", "Yes, line {n}: {t}", "I found it in line {n}: {t}"]).replace("{n}", str(number)).replace("{t}", item[0]),
+             f"Line {number} matches.", [item[2]])  # fmt: skip
+
+
+def use_chain(g, loop):
+    """List, then read or find, then answer."""
+    base = g.c([".", g.c(WORDS + COMMON)])
+    place = "here" if base == "." else f"in the folder {base}"
+    files = [f for f in folder(g) if not f.endswith("/")] or [g.filename()]
+    lines = file_text(g)
+    item = g.c(lines)
+    kind = g.c(["first", "last", "named", "find"])
+    chosen = files[0] if kind == "first" else files[-1] if kind == "last" else g.c(files)
+    stem = chosen.split(".")[0]
+    path = chosen if base == "." else base + "/" + chosen
+    if kind in ("first", "last"):
+        templates = [f"List the files {place} and read the {kind} one.", f"Read me the {kind} file {place}.", f"Look at the files {place} and show me the {kind} one.",
+                     f"What does the {kind} file {place} say?", f"Open the {kind} file {place}."]  # fmt: skip
+    elif kind == "named":
+        templates = [f"List the files {place} and read the {stem} file.", f"Is there a {stem} file {place}? Read it.", f"Find the {stem} file {place} and read it to me.",
+                     f"Look for a file about {stem} {place} and read it.", f"What does the {stem} file {place} say?"]  # fmt: skip
+    else:
+        templates = [f"List the files {place} and find {item[1]} in the {stem} file.", f"Look {place} for the {stem} file and search it for {item[1]}.",
+                     f"What does the {stem} file {place} say about {item[1]}?", f"Find {item[1]} in the {stem} file {place}."]  # fmt: skip
+    loop.user(g.t(templates) if g.noise_level else g.t(templates))
+    loop.call(f"First I need list_files. path: {base}.", "\n".join(files), ("list_files", {"path": base}))
+    if kind == "find":
+        number = g.n(1, 30)
+        loop.call(f"The file is {chosen}. I need find_in_file. path: {path}. text: {item[1]}.", f"{number}: {item[0]}",
+                  ("find_in_file", {"path": path, "text": item[1]}))  # fmt: skip
+        return loop.say(f"Line {number} of {chosen} says: {item[0]}", f"Line {number} matches.", [item[2]])
+    text = "\n".join(l[0] for l in lines)
+    loop.call(f"The file is {chosen}. I need read_file. path: {path}.", text, ("read_file", {"path": path}))
+    loop.say(f"{chosen} says:\n{text}", "I show the text.", [text])
+
+
+def use_two(g, loop):
+    """Two independent calls at once."""
+    a, b = g.path(), g.path()
+    x, y = line(g)[0], line(g)[0]
+    if g.p(0.5):
+        ask_file(
+            g,
+            loop,
+            a,
+            ["Read {p} and {q}.", "Show me {p} and also {q}.", "What do {p} and {q} say?", "Read the files {p} and {q}."],
+            q=b,
+        )
+        loop.call(
+            f"I need read_file. path: {a}. I need read_file. path: {b}.",
+            [x, y],
+            ("read_file", {"path": a}),
+            ("read_file", {"path": b}),
+        )
+        return loop.say(f"{a} says: {x}\n{b} says: {y}", "I show both.", [x, y])
+    said, text = expression(g)
+    value, clock = compute(text), g.clock()
+    loop.user(
+        g.t(
+            [
+                "What time is it, and what is [e]?",
+                "Tell me the time and compute [e].",
+                "Time please. And [e]?",
+                "I need the time. Also, how much is [e]?",
+            ]
+        )
+    )
+    loop.messages[-1]["content"] = loop.messages[-1]["content"].replace("[e]", said)
+    loop.call(f"I need clock. I need calculator. expression: {text}.", [f"{g.c(DAYS)} {g.date()} {clock}:{g.n(0, 59):02d}", value],
+              ("clock", {}), ("calculator", {"expression": text}))  # fmt: skip
+    loop.say(f"It is {clock}. The result is {value}.", "I have both.", [clock, value])
+
+
+def use_none(g, loop):
+    k = g.r.random()
+    q, a, must, thought = chat.small(g) if k < 0.4 else chat.fact(g) if k < 0.75 else outside.question(g)
+    loop.user(q)
+    loop.say(a, "No tool is needed. " + thought, must)
+
+
+USES = dict(
+    clock=use_clock,
+    calculator=use_calculator,
+    list=use_list,
+    read=use_read,
+    find=use_find,
+    chain=use_chain,
+    two=use_two,
+    none=use_none,
+)
+
+
+def conversation(g, kind=None, think=None, turns=None, all_tools=None):
+    think = g.p(0.4) if think is None else think
+    schemas = list(SCHEMAS)
+    if not all_tools and g.p(0.4):
+        if g.p(0.5):
+            g.r.shuffle(schemas)
+        if g.p(0.5):
+            schemas.insert(g.n(0, 5), novel(g)["schema"])
+    system = g.c(SYSTEM)
+    messages = [dict(role="system", content=system)] if system else []
+    for _ in range(turns or (g.c([1, 1, 2]) if think else g.n(1, 4))):
+        loop = Loop(g, messages, schemas)
+        USES[
+            kind
+            or g.c(
+                [
+                    "clock",
+                    "calculator",
+                    "calculator",
+                    "list",
+                    "read",
+                    "read",
+                    "find",
+                    "find",
+                    "chain",
+                    "chain",
+                    "two",
+                    "none",
+                    "none",
+                ]
+            )
+        ](g, loop)
+    return dict(cat="demo", text=encode(messages, schemas, think), messages=messages, tools=schemas, think=think)

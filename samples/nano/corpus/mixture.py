@@ -1,0 +1,26 @@
+"""Which documents, how often. Probabilities are per document; token shares follow from the lengths."""
+
+from corpus import chat, demo, ledgers, persona, sums, textops, toolchat
+
+MIX = dict(chat=0.32, persona=0.11, tools=0.25, demo=0.06, sums=0.20, textops=0.05, long=0.075, repeat=0.015)
+
+
+def document(g, length, mix=MIX):
+    """One document of at most about `length` tokens: dict(cat, text, messages, think, tools)."""
+    u = g.r.random() * sum(mix.values())
+    for kind, share in mix.items():
+        u -= share
+        if u < 0:
+            break
+    if kind in ("long", "repeat"):
+        limit = int(length * 0.93) - 120
+        x = g.r.random()
+        if x < 0.35:
+            tokens = g.r.uniform(120, min(500, limit))
+        elif x < 0.7:
+            tokens = g.r.uniform(300, min(1000, limit))
+        else:
+            tokens = g.r.uniform(400, limit)
+        return ledgers.conversation(g, int(tokens)) if kind == "long" else ledgers.repeat(g, min(int(tokens), 700))
+    rooms = dict(chat=chat, persona=persona, tools=toolchat, demo=demo, sums=sums, textops=textops)
+    return rooms[kind].conversation(g)

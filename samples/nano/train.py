@@ -1,0 +1,234 @@
+"""Trains nano: dense, then the indexer alone, then sparse. One command; can be cut at any minute and resumed.
+
+    python train.py --out DIR                  the whole recipe, about 20 minutes on one H100
+    python train.py --out DIR --limit 480      one slice of at most 8 minutes; run it again to go on
+    python train.py --out DIR --steps 2 --tokens 2048 --scale 8     a smoke run on a CPU
+
+DIR receives tokenizer.json, log.jsonl, curves.png, state.json and state-*.pt: weights in bf16, each file below 16 MB.
+Optimiser states are not kept: a resumed run warms up anew, which costs about 50 steps.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+import torch
+
+import curves
+import packing
+import tokenizer
+from model import Config, Nano, head_loss
+from optim import Muon
+
+PIECE = 14 * 2**20
+LR, INDEXER_LR, WEIGHT_DECAY = 4e-3, 3e-3, 0.05
+# name, mode, row length, seconds on one H100, micro-batches, peak and final factor of LR, share held at the peak, MTP weight
+STAGES = [
+    ("dense", 0, 1024, 400, 1, 1.0, 0.25, 0.45, 0.3),
+    ("indexer", 1, 2048, 25, 1, 0.0, 0.0, 1.0, 0.0),
+    ("sparse", 2, 2048, 430, 2, 0.6, 0.01, 0.30, 0.2),
+]
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", required=True)
+    p.add_argument("--limit", type=float, default=1e9, help="seconds until this process saves its state and stops")
+    p.add_argument("--steps", type=int, default=0, help="steps per stage, instead of the stage's seconds")
+    p.add_argument("--tokens", type=int, default=65536, help="tokens per step")
+    p.add_argument("--scale", type=int, default=1, help="divides the row length of every stage")
+    p.add_argument("--workers", type=int, default=min(14, os.cpu_count() - 1))
+    p.add_argument("--seed", type=int, default=1)
+    return p.parse_args()
+
+
+def save(folder, model, progress):
+    """bf16 weights in pieces below 16 MB, then state.json, which makes them valid."""
+    pieces, size = [{}], 0
+    for name, value in model.state_dict().items():
+        value = value.to(torch.bfloat16) if value.numel() > 1024 else value
+        if size + value.numel() * value.element_size() > PIECE:
+            pieces.append({})
+            size = 0
+        pieces[-1][name] = value.cpu()
+        size += value.numel() * value.element_size()
+    for i, piece in enumerate(pieces):
+        torch.save(piece, os.path.join(folder, f"state-{i}.pt"))
+    with open(os.path.join(folder, "state.json"), "w") as file:
+        json.dump(dict(progress, pieces=len(pieces)), file)
+
+
+def load(folder, model):
+    """-> the progress that was saved, or that of a fresh run."""
+    path = os.path.join(folder, "state.json")
+    if not os.path.exists(path):
+        return dict(stage=0, spent=0.0, step=0, tokens=0, slice=0)
+    progress = json.load(open(path))
+    state = {}
+    for i in range(progress.pop("pieces")):
+        state |= torch.load(os.path.join(folder, f"state-{i}.pt"), map_location="cpu", weights_only=True)
+    model.load_state_dict({k: v.float() for k, v in state.items()})
+    return progress
+
+
+def bar(stage, share, step, values, rate):
+    width = 24
+    done = int(width * share)
+    text = " ".join(f"{k} {v:.3f}" for k, v in values.items())
+    print(
+        f"{stage:8s} [{'#' * done}{'.' * (width - done)}] {100 * share:5.1f}%  step {step}  {text}  {rate / 1e3:.0f}K tokens/s",
+        flush=True,
+    )
+
+
+class Trainer:
+    def __init__(self, options):
+        self.o = options
+        self.start = time.time()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.manual_seed(options.seed)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch._dynamo.config.recompile_limit = 128
+        os.makedirs(options.out, exist_ok=True)
+        self.vocabulary = os.path.join(options.out, "tokenizer.json")
+        if not os.path.exists(self.vocabulary):
+            tokenizer.train(self.vocabulary, 12000 if not options.steps else 3000)
+        self.model = Nano(Config())
+        self.progress = load(options.out, self.model)
+        self.model.to(self.device)
+        self.loss = head_loss
+        if self.device == "cuda":
+            for block in [*self.model.blocks, self.model.mtp]:
+                block.compile(dynamic=False)
+            self.loss = torch.compile(head_loss, dynamic=False)
+        self.moe = [b for b in [*self.model.blocks, self.model.mtp] if not b.dense]
+        self.log = open(os.path.join(options.out, "log.jsonl"), "a")
+
+    def optimisers(self, mode):
+        """Muon for matrices, AdamW for the rest and for the indexer; only the indexer's in mode 1."""
+        named = dict(self.model.named_parameters())
+        indexer = {n for n in named if ".indexer." in n}
+        plain = ("embed", "head.weight")
+        matrices = [
+            n for n, p in named.items() if p.ndim >= 2 and n not in indexer and n not in plain and ".gate.weight" not in n
+        ]
+        rest = [n for n in named if n not in indexer and n not in matrices]
+        for n, p in named.items():
+            p.requires_grad_((n in indexer) == (mode == 1) or mode == 2)
+        fused = self.device == "cuda"
+        adam = lambda names, eps: torch.optim.AdamW(
+            [named[n] for n in names], lr=1, betas=(0.9, 0.95), eps=eps, weight_decay=0, fused=fused
+        )
+        self.muon = Muon([named[n] for n in matrices], WEIGHT_DECAY)
+        self.adam, self.index_adam = adam(rest, 1e-10), adam(sorted(indexer), 1e-8)
+
+    def out_of_time(self):
+        return time.time() - self.start > self.o.limit
+
+    def balance(self, load, rate):
+        """Moves each routing bias by its expert's load, and keeps the biases of a layer centred."""
+        with torch.no_grad():
+            for block, l in zip(self.moe, load):
+                block.mlp.bias += rate * torch.sign(l.mean() - l)
+                block.mlp.bias -= block.mlp.bias.mean()
+
+    def step(self, mode, batch, micro, mtp_weight):
+        ids, positions, documents, weights = batch
+        total, load = {}, 0
+        for i in range(micro):
+            part = slice(i * len(ids) // micro, (i + 1) * len(ids) // micro)
+            out = self.model(ids[part], positions[part], documents[part], weights[part], mode=mode, loss=self.loss)
+            index = out["kl"].sum()
+            objective = (
+                index if mode == 1 else out["lm"] + mtp_weight * out["mtp"] + 1e-4 * out["aux"] + (index if mode == 2 else 0)
+            )
+            (objective / micro).backward()
+            load = load + out["load"].detach() / micro
+        return out, load
+
+    def stage(self, index):
+        name, mode, length, seconds, micro, peak, last, hold, mtp_weight = STAGES[index]
+        o, p, model = self.o, self.progress, self.model
+        length = max(128, length // o.scale)
+        rows = max(1, o.tokens // length // 4)
+        parts = 4 if o.tokens // length >= 4 else 1
+        seed = o.seed * 1000 + 10 * index + p["slice"]
+        stream = packing.loader(self.vocabulary, length, rows, seed, o.workers)
+        model.set_q(mode == 2)
+        self.optimisers(mode)
+        clock, count, spent = None, 0, p["spent"]
+        mark, marked = time.time(), 0
+        while True:
+            x = p["step_in_stage"] / o.steps if o.steps else min(1.0, spent / seconds)
+            if x >= 1:
+                return True
+            if self.out_of_time():
+                return False
+            shape = 1.0 if x < hold else 1 - (1 - last / max(peak, 1e-9)) * (x - hold) / (1 - hold)
+            warm = min(1, (count + 1) / (100 if index == 0 and p["slice"] == 0 else 40))
+            lr = LR * peak * shape * warm
+            for group in self.adam.param_groups:
+                group["lr"] = 0.75 * lr
+            for group in self.index_adam.param_groups:
+                group["lr"] = INDEXER_LR * min(1, (count + 1) / 20) * (1 - 0.9 * x if mode == 1 else 0.3 * shape)
+            batch = [torch.cat(z).to(self.device, non_blocking=True) for z in zip(*(next(stream) for _ in range(parts)))]
+            batch = [batch[0].long(), batch[1].long(), batch[2].int(), batch[3].float()]
+            out, load = self.step(mode, batch, micro, mtp_weight)
+            if mode != 1:
+                self.muon.step(lr)
+                self.adam.step()
+                self.adam.zero_grad(set_to_none=True)
+                self.balance(load, 2e-3 * min(1.0, 3 * (1 - x)))
+            if mode:
+                self.index_adam.step()
+                self.index_adam.zero_grad(set_to_none=True)
+            count += 1
+            p["step"] += 1
+            p["step_in_stage"] += 1
+            p["tokens"] += batch[0].numel()
+            if count == 4:  # compiling does not count as training time
+                clock, base = time.time(), p["spent"]
+            if clock:
+                spent = base + time.time() - clock
+            if p["step"] % 50 == 0 or o.steps:
+                values = dict(lm=out["lm"].item(), mtp=out["mtp"].item(), kl=out["kl"].mean().item())
+                now = time.time()
+                rate = (p["tokens"] - marked) / (now - mark) if marked else 0
+                mark, marked = now, p["tokens"]
+                skew = (load.max(-1).values / load.mean(-1)).max().item()
+                bar(name, x, p["step"], values, rate)
+                row = dict(
+                    stage=name, step=p["step"], tokens=p["tokens"], lr=lr, skew=skew, rate=rate, t=now - self.start, **values
+                )
+                self.log.write(json.dumps(row) + "\n")
+                self.log.flush()
+            p["spent"] = spent
+
+    def run(self):
+        p = self.progress
+        finished = True
+        while p["stage"] < len(STAGES):
+            p.setdefault("step_in_stage", 0)
+            finished = self.stage(p["stage"])
+            if not finished:
+                break
+            p.update(stage=p["stage"] + 1, spent=0.0, step_in_stage=0)
+            if not self.out_of_time():
+                save(self.o.out, self.model, p)
+        p["slice"] += 1
+        save(self.o.out, self.model, p)
+        self.log.close()
+        curves.draw(self.o.out)
+        print(
+            "finished" if finished else "stopped by --limit; run again to go on",
+            f"({time.time() - self.start:.0f} s)",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    Trainer(arguments()).run()
+    sys.stdout.flush()
+    os._exit(0)  # data workers never end by themselves
