@@ -2,26 +2,19 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <string_view>
+
+#include "text/stream_parser.h"
 
 namespace dsv {
 
 class Tokenizer;
 
-// As dsv_event; the views are valid inside the call only.
-struct TextEvent {
-  int32_t kind = 0;  // DSV_EVENT_REASONING, _CONTENT, _TOOL_*, _MALFORMED
-  std::string_view text, tool_name, tool_id;
-  int32_t tool_index = 0;
-};
-
 // One request's text. Not thread-safe.
 class TextStream {
  public:
-  enum class Kind { raw, answer, thinking };  // thinking: the prompt ended inside the thinking part
-  using Take = std::function<void(const TextEvent&)>;
+  using Kind = StreamParser::Kind;  // thinking: the prompt ended inside the thinking part
+  using Take = StreamParser::Take;
 
   TextStream();
   // No tokenizer: no text comes out. calls_stay_text: tool markup is content.
