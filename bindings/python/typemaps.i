@@ -1,0 +1,119 @@
+// Python: text is str (or UTF-8 bytes) and comes back as str; ids are sequences of int and come back as lists;
+// floats come back as bytes. The interpreter's lock is let go of wherever a call can wait.
+
+%{
+namespace {
+
+// UTF-8 of a str; a lone surrogate becomes U+FFFD. False: an exception is set.
+bool python_text(PyObject* object, std::string& out) {
+  char* data = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_Check(object)) {
+    if (PyBytes_AsStringAndSize(object, &data, &size) < 0) return false;
+    out.assign(data, static_cast<size_t>(size));
+    return true;
+  }
+  if (!PyUnicode_Check(object)) {
+    PyErr_Format(PyExc_TypeError, "text must be str or bytes, not %s", Py_TYPE(object)->tp_name);
+    return false;
+  }
+  if (const char* utf8 = PyUnicode_AsUTF8AndSize(object, &size)) {
+    out.assign(utf8, static_cast<size_t>(size));
+    return true;
+  }
+  if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return false;
+  PyErr_Clear();
+  PyObject* utf16 = PyUnicode_AsEncodedString(object, "utf-16-le", "surrogatepass");
+  if (!utf16) return false;
+  int little = -1;
+  PyObject* clean = PyUnicode_DecodeUTF16(PyBytes_AS_STRING(utf16), PyBytes_GET_SIZE(utf16), "replace", &little);
+  Py_DECREF(utf16);
+  if (!clean) return false;
+  const char* utf8 = PyUnicode_AsUTF8AndSize(clean, &size);
+  if (utf8) out.assign(utf8, static_cast<size_t>(size));
+  Py_DECREF(clean);
+  return utf8 != nullptr;
+}
+
+bool python_ids(PyObject* object, std::vector<int32_t>& out) {
+  PyObject* sequence = PySequence_Fast(object, "token ids must be a sequence of int");
+  if (!sequence) return false;
+  const Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
+  out.reserve(static_cast<size_t>(count));
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const long id = PyLong_AsLong(PySequence_Fast_GET_ITEM(sequence, i));
+    if (id == -1 && PyErr_Occurred()) break;
+    if (id < INT32_MIN || id > INT32_MAX) {
+      PyErr_Format(PyExc_OverflowError, "token id %ld at index %zd does not fit in 32 bits", id, i);
+      break;
+    }
+    out.push_back(static_cast<int32_t>(id));
+  }
+  Py_DECREF(sequence);
+  return !PyErr_Occurred();
+}
+
+PyObject* python_list(const std::vector<int32_t>& ids) {
+  PyObject* list = PyList_New(static_cast<Py_ssize_t>(ids.size()));
+  for (size_t i = 0; list && i < ids.size(); ++i) {
+    PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), PyLong_FromLong(ids[i]));
+  }
+  return list;
+}
+
+// Sets dsv.DsvError for the exception now being handled.
+void python_throw() {
+  const dsv::binding::Failure failure = dsv::binding::current_failure();
+  PyObject* module = PyImport_ImportModule("dsv._error");
+  if (!module) return;
+  PyObject* type = PyObject_GetAttrString(module, "DsvError");
+  Py_DECREF(module);
+  if (!type) return;
+  PyObject* arguments =
+      Py_BuildValue("(iN)", static_cast<int>(failure.status),
+                    PyUnicode_DecodeUTF8(failure.sentence.data(),
+                                         static_cast<Py_ssize_t>(failure.sentence.size()), "replace"));
+  if (arguments) PyErr_SetObject(type, arguments);
+  Py_XDECREF(arguments);
+  Py_DECREF(type);
+}
+
+}  // namespace
+%}
+
+%typemap(in) const std::string& (std::string text) {
+  if (!python_text($input, text)) SWIG_fail;
+  $1 = &text;
+}
+%typemap(out) std::string {
+  $result = PyUnicode_DecodeUTF8($1.data(), static_cast<Py_ssize_t>($1.size()), "replace");
+}
+%typemap(out) const std::string& {
+  $result = PyUnicode_DecodeUTF8($1->data(), static_cast<Py_ssize_t>($1->size()), "replace");
+}
+%typemap(out) dsv::binding::Bytes {
+  $result = PyBytes_FromStringAndSize($1.data.data(), static_cast<Py_ssize_t>($1.data.size()));
+}
+%typemap(in) const std::vector<int32_t>& (std::vector<int32_t> ids) {
+  if (!python_ids($input, ids)) SWIG_fail;
+  $1 = &ids;
+}
+%typemap(out) std::vector<int32_t> {
+  $result = python_list($1);
+}
+%typemap(out) std::vector<float> {
+  $result = PyBytes_FromStringAndSize(reinterpret_cast<const char*>($1.data()),
+                                      static_cast<Py_ssize_t>($1.size() * sizeof(float)));
+}
+
+%exception {
+  try {
+    $action
+  } catch (...) {
+    python_throw();
+    SWIG_fail;
+  }
+}
+
+// Reading and writing fields never waits; dsv.i turns threads on again for the functions.
+%nothread;
