@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace dsv {
 
@@ -17,6 +19,53 @@ struct JsonLimits {
   int64_t bytes = int64_t{1} << 20;
   int64_t nodes = int64_t{1} << 18;  // values of any kind
   int32_t depth = 32;
+};
+
+// Builds the document as nlohmann's own reader does, and also counts, measures depth and refuses duplicates.
+// A derived class may take values for itself, out of files too large for a document.
+class JsonReader : protected nlohmann::json_sax<nlohmann::json> {
+ public:
+  JsonReader(std::string_view file, const JsonLimits& limits) : file_(file), limits_(limits) {}
+  nlohmann::json read(std::string_view text);  // once; throws as parse_json_file
+
+ protected:
+  bool null() override { return put(nullptr); }
+  bool boolean(bool value) override { return put(value); }
+  bool number_integer(number_integer_t value) override { return put(value); }
+  bool number_unsigned(number_unsigned_t value) override { return put(value); }
+  bool number_float(number_float_t value, const string_t&) override { return put(value); }
+  bool string(string_t& value) override { return put(std::move(value)); }
+  bool binary(binary_t&) override { return false; }  // JSON text has none
+  bool start_object(std::size_t) override { return open(nlohmann::json::object()); }
+  bool start_array(std::size_t) override { return open(nlohmann::json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override;
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) override;
+
+  size_t depth() const { return stack_.size(); }  // containers open
+
+  std::string_view file_;
+  JsonLimits limits_;
+
+ private:
+  template <class Value>
+  bool put(Value&& value) {
+    place(nlohmann::json(std::forward<Value>(value)));
+    return true;
+  }
+  nlohmann::json* place(nlohmann::json value);
+  bool open(nlohmann::json container);
+  bool close() {
+    stack_.pop_back();
+    return true;
+  }
+
+  nlohmann::json root_;
+  // Open containers, outermost first; a parent does not change while a child is open.
+  std::vector<nlohmann::json*> stack_;
+  nlohmann::json* slot_ = nullptr;  // value of the key read last
+  int64_t nodes_ = 0;
 };
 
 // Throws INVALID_FILE naming `file` and the byte where reading stopped. Strings are valid UTF-8.

@@ -6,8 +6,8 @@
 
 namespace dsv {
 
-// Takes any pieces of a byte stream and hands out whole code points; what is not UTF-8 becomes U+FFFD, one for
-// each maximal part of a code point, as Python's decode(errors="replace") does. Not thread-safe.
+// Takes any pieces of a byte stream and hands out whole code points. What is not UTF-8 becomes U+FFFD, one
+// for each maximal part of a code point, as in Python's decode(errors="replace"). Not thread-safe.
 class Detokenizer {
  public:
   // The text that is complete after `bytes`; valid until the next call.

@@ -1,4 +1,5 @@
-// tokenizer.json executed: text to token ids and back, as Hugging Face `tokenizers` does it, for byte-level BPE.
+// tokenizer.json executed: text to token ids and back, as Hugging Face `tokenizers` does it, for byte-level
+// BPE.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@ class Tokenizer {
   static std::shared_ptr<const Tokenizer> parse(std::string_view json, const std::string& path);
   ~Tokenizer();
 
-  // Ids of `text`, added tokens recognised, nothing put in front or behind. Bytes that are not UTF-8 are read as
-  // U+FFFD, one for each maximal part of a code point, as Python's decode(errors="replace") does.
+  // Ids of `text`, added tokens recognised, nothing put in front or behind. Bytes that are not UTF-8 are read
+  // as U+FFFD, one for each maximal part of a code point, as Python's decode(errors="replace") does.
   std::vector<int32_t> encode(std::string_view text) const;
 
   // The bytes of a token, of an added token its content; empty when the id has no token.
