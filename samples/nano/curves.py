@@ -18,14 +18,15 @@ def draw(folder):
         tokens = [r["tokens"] / 1e6 for r in mine]
         axes[0].plot(tokens, [r["lm"] for r in mine], color=colour, label=stage)
         axes[0].plot(tokens, [r["mtp"] for r in mine], color=colour, linestyle=":", label=f"{stage}, MTP")
-        if stage != "dense":
+        if mine and stage != "dense":
             axes[1].plot(tokens, [r["kl"] for r in mine], color=colour, label=stage)
         axes[2].plot(tokens, [r["lr"] for r in mine], color=colour, label=stage)
     for axis, title in zip(axes, ("loss per token", "index KL, mean of layers", "learning rate (Muon)")):
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
-    axes[1].set_yscale("log")
+    if axes[1].lines:
+        axes[1].set_yscale("log")
     axes[0].legend()
     axes[2].set_xlabel("million tokens")
     figure.tight_layout()

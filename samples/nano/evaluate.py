@@ -262,7 +262,7 @@ def acceptance(runner, done):
             positions,
             documents,
             torch.ones_like(ids).float(),
-            mode=2 if runner.k else 0,
+            mode=1 if runner.k else 0,
             k_top=runner.k or 64,
             pred=True,
             dtype=dtype,

@@ -1,11 +1,13 @@
 """nano: DeepSeek-V3.2 (MLA, lightning indexer, MoE, MTP) for training, in plain torch.
 
-Everything is dense and masked: attention under a mask, the experts as one wide FFN times routing weights. At this size
-that is the fastest way on a GPU.
+The experts run as one wide FFN times routing weights, sparse attention as dense attention under a mask: at this size that
+is the fastest way on a GPU. Dense attention uses PyTorch's variable-length flash attention where fast.py found it to work.
 """
 
 import math, torch, torch.nn as nn, torch.nn.functional as F
 from dataclasses import dataclass
+
+import fast
 
 
 @dataclass
@@ -164,19 +166,20 @@ class Attn(nn.Module):
         v = kb[..., c.nope :].transpose(1, 2)
         return q, k, v, ql
 
-    def forward(s, x, cos, sin, valid, mode, k_top):
-        """mode 0: dense; 1: dense + indexer KL (x, ql detached by caller's no_grad on the trunk); 2: sparse + KL on the selected set"""
-        c = s.c
+    def forward(s, x, cos, sin, doc, cu, full, mode, k_top):
+        """mode 0: dense. mode 1: attention over the k_top selected tokens (over all where `full` is true, for the warm-up),
+        and the KL of the indexer to the head-averaged attention. The indexer gets no gradient but that of its KL."""
         B, T, _ = x.shape
         q, k, v, ql = s.proj(x, cos, sin)
         kl = x.new_zeros((), dtype=torch.float32)
-        rec = kl
+        if mode == 0 and cu is not None:
+            return s.o_proj(fast.documents(q, k, v, cu, s.scale).reshape(B, T, -1)), kl
+        i = torch.arange(T, device=x.device)
+        valid = (doc[:, :, None] == doc[:, None, :]) & (i[:, None] >= i[None, :])
         if mode:
             I = s.indexer.score(*s.indexer.qkw(x.detach(), ql.detach(), cos, sin)).masked_fill(~valid, -1e30)
-        if mode == 2:
             with torch.no_grad():
-                idx = I.detach().topk(min(k_top, T), -1, sorted=False).indices
-                valid = torch.zeros_like(valid).scatter_(-1, idx, True) & valid
+                valid = valid & (full | (I.detach() >= fast.kth_largest(I.detach(), min(k_top, T))[..., None]))
         a = (q @ k.transpose(-1, -2)).float() * s.scale
         p = torch.softmax(a.masked_fill(~valid[:, None], -1e30), -1)
         o = (p.to(v.dtype) @ v).transpose(1, 2).reshape(B, T, -1)
@@ -198,6 +201,12 @@ class MLP(nn.Module):
         return s.down_proj(F.silu(s.gate_proj(x)) * s.up_proj(x))
 
 
+def largest(x, n):
+    """Mask of the n largest of the last dimension, of equal ones the first. By counting: for few values faster than topk."""
+    a, b, i = x[..., :, None], x[..., None, :], torch.arange(x.shape[-1], device=x.device)
+    return ((b > a) | ((b == a) & (i[None, :] < i[:, None]))).sum(-1) < n
+
+
 class MoE(nn.Module):
     def __init__(s, c):
         super().__init__()
@@ -215,10 +224,9 @@ class MoE(nn.Module):
         c = s.c
         sc = torch.sigmoid(F.linear(x.float(), s.gate.weight.float()))
         ch = sc.detach() + s.bias
-        gs = ch.view(*ch.shape[:-1], c.n_group, -1).topk(2, -1).values.sum(-1)
-        gm = torch.zeros_like(gs).scatter_(-1, gs.topk(c.topk_group, -1).indices, 1.0).bool()
-        ch = ch.masked_fill(~gm.repeat_interleave(c.experts // c.n_group, -1), -1e30)
-        m = torch.zeros_like(sc).scatter_(-1, ch.topk(c.top, -1).indices, 1.0)
+        groups = ch.view(*ch.shape[:-1], c.n_group, -1)
+        kept = largest((groups * largest(groups, 2)).sum(-1), c.topk_group)
+        m = largest(torch.where(kept[..., None], groups, -1e30).flatten(-2), c.top).float()
         w = sc * m
         w = w / (w.sum(-1, keepdim=True) + 1e-20) * c.route_scale
         return w, m, sc
@@ -247,11 +255,8 @@ class Block(nn.Module):
         s.dense = dense
         s.mlp = MLP(c.hidden, c.inter, c.layers) if dense else MoE(c)
 
-    def forward(s, x, cos, sin, doc, mode: int, k_top: int):
-        T = doc.shape[1]
-        i = torch.arange(T, device=x.device)
-        valid = (doc[:, :, None] == doc[:, None, :]) & (i[:, None] >= i[None, :])
-        a, kl = s.self_attn(s.input_layernorm(x), cos, sin, valid, mode, k_top)
+    def forward(s, x, cos, sin, doc, cu, full, mode: int, k_top: int):
+        a, kl = s.self_attn(s.input_layernorm(x), cos, sin, doc, cu, full, mode, k_top)
         x = x + a
         h = s.post_attention_layernorm(x)
         if s.dense:
@@ -294,14 +299,16 @@ class Nano(nn.Module):
             if isinstance(m, Lin) and not any(n.endswith(x) for x in ("gate", "weights_proj", "head", "eh_proj")):
                 m.q = on
 
-    def forward(s, ids, pos, doc, wt, mode=0, k_top=64, dtype=torch.bfloat16, run=None, loss=None, pred=False):
-        run = run or (lambda b, *a: b(*a))
+    def forward(s, ids, pos, doc, wt, mode=0, k_top=64, full=False, dtype=torch.bfloat16, loss=None, pred=False):
+        """ids, positions, document numbers and loss weights, all [rows, tokens]. mode, k_top, full: as in Attn.forward."""
         cos, sin = s.cs(pos)
+        full = torch.tensor(full, device=ids.device)
+        cu = fast.boundaries(doc) if mode == 0 and fast.flash else None
         x = s.embed[ids].to(dtype)
         kls, loads, auxs = [], [], []
 
         def step(b, x):
-            y, kl, ld, ax = run(b, x, cos, sin, doc, mode, k_top)
+            y, kl, ld, ax = b(x, cos, sin, doc, cu, full, mode, k_top)
             kls.append(kl)
             if not b.dense:
                 loads.append(ld)

@@ -31,7 +31,6 @@ class Muon:
             s.g.setdefault(tuple(p.shape[-2:]), []).append(p)
         s.buf = {k: [torch.zeros_like(p) for p in v] for k, v in s.g.items()}
         s.wd, s.mom = wd, mom
-        s.ns = torch.compile(ns5, dynamic=False) if torch.cuda.is_available() else ns5
 
     @torch.no_grad()
     def step(s, lr):
@@ -40,7 +39,7 @@ class Muon:
             b = s.buf[k]
             torch._foreach_lerp_(b, gs, 1 - s.mom)
             u = torch._foreach_lerp(gs, b, s.mom)
-            o = s.ns(torch.cat([x.reshape(-1, *k) for x in u])) * (0.2 * max(k) ** 0.5 * lr)
+            o = ns5(torch.cat([x.reshape(-1, *k) for x in u])) * (0.2 * max(k) ** 0.5 * lr)
             torch._foreach_mul_(v, 1 - lr * s.wd)
             i = 0
             parts = []
@@ -49,5 +48,3 @@ class Muon:
                 parts.append(o[i : i + n].reshape(p.shape).float())
                 i += n
             torch._foreach_sub_(v, parts)
-            for p in v:
-                p.grad = None

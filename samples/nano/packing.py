@@ -64,6 +64,7 @@ class Stream(torch.utils.data.IterableDataset):
         path, T, rows, seed, mix, jump = s.a
         wi = torch.utils.data.get_worker_info()
         torch.set_num_threads(1)
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         seed = seed * 1000 + (wi.id if wi else 0)
         g = source.Source(seed)
         nr = np.random.default_rng(seed)

@@ -118,6 +118,11 @@ def no_call(g):
     return case(d, len(d["messages"]) - 1, dict(type="no_tool_call"), 128)
 
 
+def unable(g):
+    d = toolchat.conversation(g, "unable", None, False, turns=1)
+    return case(d, len(d["messages"]) - 1, contains(["no tool"]), 64)
+
+
 def ask_back(g):
     d = toolchat.conversation(g, "ask", None, False, turns=1)
     if d["messages"][-1].get("calls") or first_call(d) is None or len([m for m in d["messages"] if m["role"] == "user"]) < 2:
@@ -192,13 +197,13 @@ def turns(least):
 def plain_suites():
     """name -> builder; each is also made with held-out wording, and most with typos."""
     s = dict(
-        facts=single(chat.fact, False), facts_thinking=single(chat.fact, True), multi_turn=talk(chat.conversation, least=5),
+        facts=single(chat.fact, False), facts_thinking=single(chat.fact, True), identity=single(chat.identity, False), multi_turn=talk(chat.conversation, least=5),
         persona=talk(persona.conversation), known_tools=call("one", "known", False), known_tools_thinking=call("one", "known", True),
         fitting_tools=call("one", "fits", False), fitting_tools_thinking=call("one", "fits", True),
         opaque_tools=call("one", "opaque", False), opaque_tools_thinking=call("one", "opaque", True),
         several_known=call("several", "known", False), several_fitting=call("several", "fits", False),
         several_opaque=call("several", "opaque", False), several_fitting_thinking=call("several", "fits", True),
-        no_call=no_call, results=answer(False, False), results_thinking=answer(True, False), errors=answer(False, True),
+        no_call=no_call, unable=unable, results=answer(False, False), results_thinking=answer(True, False), errors=answer(False, True),
         ask_back=ask_back, sums_thinking=talk(lambda g: sums.conversation(g, True), number),
         sums_direct=talk(lambda g: sums.conversation(g, False), number), text=text_operation, outside=outside_question,
         demo_clock=demo_call("clock", False), demo_calculator=demo_call("calculator", False), demo_list=demo_call("list", False),

@@ -17,18 +17,20 @@ import time
 import torch
 
 import curves
+import fast
 import packing
 import tokenizer
 from model import Config, Nano, head_loss
 from optim import Muon
 
+START = time.time()
 PIECE = 14 * 2**20
 LR, INDEXER_LR, WEIGHT_DECAY = 4e-3, 3e-3, 0.05
-# name, mode, row length, seconds on one H100, micro-batches, peak and final factor of LR, share held at the peak, MTP weight
+# name, row length, seconds on one H100, micro-batches, peak and final factor of LR, share held at the peak, MTP weight
 STAGES = [
-    ("dense", 0, 1024, 400, 1, 1.0, 0.25, 0.45, 0.3),
-    ("indexer", 1, 2048, 25, 1, 0.0, 0.0, 1.0, 0.0),
-    ("sparse", 2, 2048, 430, 2, 0.6, 0.01, 0.30, 0.2),
+    ("dense", 2048, 440, 1, 1.0, 0.5, 0.35, 0.3),
+    ("indexer", 2048, 25, 2, 0.0, 0.0, 1.0, 0.0),
+    ("sparse", 2048, 440, 2, 0.5, 0.005, 0.15, 0.2),
 ]
 
 
@@ -73,12 +75,13 @@ def load(folder, model):
     return progress
 
 
-def bar(stage, share, step, values, rate):
+def bar(stage, share, step, values, rate, left):
     width = 24
     done = int(width * share)
     text = " ".join(f"{k} {v:.3f}" for k, v in values.items())
     print(
-        f"{stage:8s} [{'#' * done}{'.' * (width - done)}] {100 * share:5.1f}%  step {step}  {text}  {rate / 1e3:.0f}K tokens/s",
+        f"{stage:8s} [{'#' * done}{'.' * (width - done)}] {100 * share:5.1f}%  step {step}  {text}  {rate / 1e3:.0f}K tokens/s"
+        + (f"  {left:.0f} s left of this slice" if left < 1e8 else ""),
         flush=True,
     )
 
@@ -86,7 +89,6 @@ def bar(stage, share, step, values, rate):
 class Trainer:
     def __init__(self, options):
         self.o = options
-        self.start = time.time()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(options.seed)
         torch.backends.cuda.matmul.allow_tf32 = True
@@ -100,14 +102,15 @@ class Trainer:
         self.model.to(self.device)
         self.loss = head_loss
         if self.device == "cuda":
+            fast.check()
             for block in [*self.model.blocks, self.model.mtp]:
                 block.compile(dynamic=False)
             self.loss = torch.compile(head_loss, dynamic=False)
         self.moe = [b for b in [*self.model.blocks, self.model.mtp] if not b.dense]
         self.log = open(os.path.join(options.out, "log.jsonl"), "a")
 
-    def optimisers(self, mode):
-        """Muon for matrices, AdamW for the rest and for the indexer; only the indexer's in mode 1."""
+    def optimisers(self):
+        """Muon for matrices, AdamW for the rest and for the indexer."""
         named = dict(self.model.named_parameters())
         indexer = {n for n in named if ".indexer." in n}
         plain = ("embed", "head.weight")
@@ -115,17 +118,14 @@ class Trainer:
             n for n, p in named.items() if p.ndim >= 2 and n not in indexer and n not in plain and ".gate.weight" not in n
         ]
         rest = [n for n in named if n not in indexer and n not in matrices]
-        for n, p in named.items():
-            p.requires_grad_((n in indexer) == (mode == 1) or mode == 2)
-        fused = self.device == "cuda"
         adam = lambda names, eps: torch.optim.AdamW(
-            [named[n] for n in names], lr=1, betas=(0.9, 0.95), eps=eps, weight_decay=0, fused=fused
+            [named[n] for n in names], lr=1, betas=(0.9, 0.95), eps=eps, weight_decay=0, fused=self.device == "cuda"
         )
         self.muon = Muon([named[n] for n in matrices], WEIGHT_DECAY)
         self.adam, self.index_adam = adam(rest, 1e-10), adam(sorted(indexer), 1e-8)
 
-    def out_of_time(self):
-        return time.time() - self.start > self.o.limit
+    def left(self):
+        return self.o.limit - (time.time() - START)
 
     def balance(self, load, rate):
         """Moves each routing bias by its expert's load, and keeps the biases of a layer centred."""
@@ -134,37 +134,59 @@ class Trainer:
                 block.mlp.bias += rate * torch.sign(l.mean() - l)
                 block.mlp.bias -= block.mlp.bias.mean()
 
-    def step(self, mode, batch, micro, mtp_weight):
+    def step(self, name, batch, micro, mtp_weight):
+        """Gradients of one batch. The warm-up of the indexer runs the sparse stage's graph, so that it compiles once."""
         ids, positions, documents, weights = batch
-        total, load = {}, 0
+        load = 0
         for i in range(micro):
             part = slice(i * len(ids) // micro, (i + 1) * len(ids) // micro)
-            out = self.model(ids[part], positions[part], documents[part], weights[part], mode=mode, loss=self.loss)
-            index = out["kl"].sum()
-            objective = (
-                index if mode == 1 else out["lm"] + mtp_weight * out["mtp"] + 1e-4 * out["aux"] + (index if mode == 2 else 0)
+            out = self.model(
+                ids[part],
+                positions[part],
+                documents[part],
+                weights[part],
+                mode=0 if name == "dense" else 1,
+                full=name == "indexer",
+                loss=self.loss,
             )
+            index, language = out["kl"].sum(), out["lm"] + mtp_weight * out["mtp"] + 1e-4 * out["aux"]
+            objective = dict(dense=language, indexer=index, sparse=language + index)[name]
             (objective / micro).backward()
             load = load + out["load"].detach() / micro
         return out, load
 
+    def first_step(self, *arguments):
+        """As step; where a fast path does not compile here, without it."""
+        try:
+            return self.step(*arguments)
+        except Exception as error:
+            if not (fast.flash or fast.kth):
+                raise
+            print("without the fast paths:", repr(error)[:2000], flush=True)
+            fast.flash = fast.kth = False
+            torch._dynamo.reset()
+            self.model.zero_grad(set_to_none=True)
+            return self.step(*arguments)
+
     def stage(self, index):
-        name, mode, length, seconds, micro, peak, last, hold, mtp_weight = STAGES[index]
+        name, length, seconds, micro, peak, last, hold, mtp_weight = STAGES[index]
         o, p, model = self.o, self.progress, self.model
+        if name == "dense" and self.device == "cuda" and not fast.flash:
+            length //= 2
         length = max(128, length // o.scale)
-        rows = max(1, o.tokens // length // 4)
-        parts = 4 if o.tokens // length >= 4 else 1
-        seed = o.seed * 1000 + 10 * index + p["slice"]
+        parts = max(micro, min(4, o.tokens // length))
+        rows = max(1, o.tokens // length // parts)
+        seed = o.seed * 1000 + 100 * index + p["slice"]
         stream = packing.loader(self.vocabulary, length, rows, seed, o.workers)
-        model.set_q(mode == 2)
-        self.optimisers(mode)
+        model.set_q(name != "dense")
+        self.optimisers()
         clock, count, spent = None, 0, p["spent"]
         mark, marked = time.time(), 0
         while True:
             x = p["step_in_stage"] / o.steps if o.steps else min(1.0, spent / seconds)
             if x >= 1:
                 return True
-            if self.out_of_time():
+            if self.left() < 0:
                 return False
             shape = 1.0 if x < hold else 1 - (1 - last / max(peak, 1e-9)) * (x - hold) / (1 - hold)
             warm = min(1, (count + 1) / (100 if index == 0 and p["slice"] == 0 else 40))
@@ -172,24 +194,27 @@ class Trainer:
             for group in self.adam.param_groups:
                 group["lr"] = 0.75 * lr
             for group in self.index_adam.param_groups:
-                group["lr"] = INDEXER_LR * min(1, (count + 1) / 20) * (1 - 0.9 * x if mode == 1 else 0.3 * shape)
+                group["lr"] = INDEXER_LR * min(1, (count + 1) / 20) * (1 - 0.9 * x if name == "indexer" else 0.3 * shape)
             batch = [torch.cat(z).to(self.device, non_blocking=True) for z in zip(*(next(stream) for _ in range(parts)))]
             batch = [batch[0].long(), batch[1].long(), batch[2].int(), batch[3].float()]
-            out, load = self.step(mode, batch, micro, mtp_weight)
-            if mode != 1:
+            out, load = (self.step if count else self.first_step)(name, batch, micro, mtp_weight)
+            if name != "indexer":
                 self.muon.step(lr)
                 self.adam.step()
-                self.adam.zero_grad(set_to_none=True)
                 self.balance(load, 2e-3 * min(1.0, 3 * (1 - x)))
-            if mode:
+            if name != "dense":
                 self.index_adam.step()
-                self.index_adam.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             count += 1
             p["step"] += 1
             p["step_in_stage"] += 1
             p["tokens"] += batch[0].numel()
             if count == 4:  # compiling does not count as training time
                 clock, base = time.time(), p["spent"]
+                room = self.left() - 3
+                if room < seconds - base < 1.3 * room:  # rather a slightly shorter stage than one cut in two
+                    print(f"{name}: {base + room:.0f} s instead of {seconds:.0f}", flush=True)
+                    seconds = base + room
             if clock:
                 spent = base + time.time() - clock
             if p["step"] % 50 == 0 or o.steps:
@@ -198,12 +223,13 @@ class Trainer:
                 rate = (p["tokens"] - marked) / (now - mark) if marked else 0
                 mark, marked = now, p["tokens"]
                 skew = (load.max(-1).values / load.mean(-1)).max().item()
-                bar(name, x, p["step"], values, rate)
-                row = dict(
-                    stage=name, step=p["step"], tokens=p["tokens"], lr=lr, skew=skew, rate=rate, t=now - self.start, **values
-                )
+                if p["step"] % 200 == 0 or o.steps:
+                    bar(name, x, p["step"], values, rate, self.left())
+                row = dict(stage=name, step=p["step"], tokens=p["tokens"], lr=lr, skew=skew, rate=rate, t=now - START, **values)
                 self.log.write(json.dumps(row) + "\n")
                 self.log.flush()
+                if not values["lm"] < 20 or (x > 0.2 and values["lm"] > 2 and not o.steps):
+                    raise SystemExit("diverged")
             p["spent"] = spent
 
     def run(self):
@@ -215,15 +241,14 @@ class Trainer:
             if not finished:
                 break
             p.update(stage=p["stage"] + 1, spent=0.0, step_in_stage=0)
-            if not self.out_of_time():
-                save(self.o.out, self.model, p)
+            save(self.o.out, self.model, p)
         p["slice"] += 1
         save(self.o.out, self.model, p)
         self.log.close()
         curves.draw(self.o.out)
         print(
             "finished" if finished else "stopped by --limit; run again to go on",
-            f"({time.time() - self.start:.0f} s)",
+            f"({time.time() - START:.0f} s)",
             flush=True,
         )
 

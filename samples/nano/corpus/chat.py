@@ -210,13 +210,19 @@ def follow(g):
     his = "his" if x["g"] == "m" else "her"
     F = x["name"].split()[0]
     rs = g.r.sample(["work", "street", "likes", "dislikes", "hobby"], 2)
+    him = "him" if x["g"] == "m" else "her"
     Q = {
-        "work": f"Where does {he} work?",
-        "street": f"Where does {he} live?",
-        "likes": f"What does {he} like?",
-        "dislikes": f"What does {he} dislike?",
-        "hobby": f"What is {his} hobby?",
-    }
+        "work": [f"Where does {he} work?", f"Where can I find {him}?", f"At which place does {he} work?", f"And where is {his} work?",
+                 f"And {his} workplace?", f"What is {his} workplace?"],
+        "street": [f"Where does {he} live?", f"Where is {his} home?", f"On which street does {he} live?", f"And {his} address?",
+                   f"And where does {he} live?", f"What is {his} address?"],
+        "likes": [f"What does {he} like?", f"What makes {him} happy?", f"What does {he} love?", f"And what does {he} like?",
+                  f"What is {he} fond of?", f"What pleases {him}?"],
+        "dislikes": [f"What does {he} dislike?", f"What does {he} hate?", f"What annoys {him}?", f"And what does {he} hate?",
+                     f"What can {he} not stand?", f"What bothers {him}?"],
+        "hobby": [f"What is {his} hobby?", f"What does {he} do for fun?", f"And {his} hobby?", f"How does {he} spend free time?",
+                  f"What does {he} do in the evening?", f"What does {he} do after work?"],
+    }  # fmt: skip
     A = {
         "work": f"{cap(he)} works at {x['work']}.",
         "street": f"{cap(he)} lives on {x['street']}.",
@@ -233,13 +239,23 @@ def follow(g):
         )
     ]
     for r in rs:
-        out.append((Q[r], A[r], [x[r]], f"{x['name']}: {r} is {x[r]}."))
+        out.append((g.t(Q[r]), A[r], [x[r]], f"{x['name']}: {r} is {x[r]}."))
     return out
 
 
 def small(g):
     q, a = g.c(world.SMALL)
     return g.t(q), g.c(a), [], "Just small talk."
+
+
+WHO = ["Who are you?", "What is your name?", "And you are?", "Tell me who you are.", "Who am I talking to?", "What are you called?",
+       "Do you have a name?", "Introduce yourself.", "Which model are you?", "What should I call you?", "May I know your name?"]  # fmt: skip
+I_AM = ["I am nano, a very small language model.", "My name is nano. I am a very small language model.", "I am nano. Ask me about Saltmere."]
+
+
+def identity(g):
+    """Who the model is, when no role was given."""
+    return g.t(WHO), g.c(I_AM), ["nano"], "I am nano."
 
 
 def conversation(g):
@@ -292,6 +308,8 @@ def conversation(g):
             qs.append(profile(g))
         elif k < 0.90:
             qs.append(outside.question(g))
+        elif k < 0.93 and not res:
+            qs.append(identity(g))
         else:
             qs.append(small(g))
     for q, a, m, th in qs:

@@ -206,6 +206,11 @@ def use_find(g, loop):
         return loop.say(g.c(["No, {p} does not mention {k}.", "There is no match for {k} in {p}."]).replace("{p}", path).replace("{k}", item[1]),
                         "There is no match.", [item[1]])  # fmt: skip
     number = g.n(1, 99)
+    if g.p(0.15):
+        more = g.c(["See also {k}.", "Ask about {k} again.", "{k}: checked", "{k} is in the list.", "{k}, as before."]).replace("{k}", item[1])
+        found = f"{number}: {item[0]}\n{number + g.n(1, 9)}: {more}"
+        loop.call(thought, found, call)
+        return loop.say("I found it in two lines:\n" + found, "Two lines match.", [item[0], more])
     loop.call(thought, f"{number}: {item[0]}", call)
     loop.say(g.c(["Line {n} says: {t}", "Yes, line {n}: {t}", "I found it in line {n}: {t}"]).replace("{n}", str(number)).replace("{t}", item[0]),
              f"Line {number} matches.", [item[2]])  # fmt: skip

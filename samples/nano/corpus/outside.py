@@ -91,7 +91,7 @@ def question(g):
     w = word()
     fields = dict(
         t=topic(), u=topic(), c=g.split(lambda: g.c(COUNTRY + COUNTRY + PLACES + CITY)) if g.p(0.85) else g.Name(), e=g.c(COUNTRY),
-        p=held(FAMOUS) if g.p(0.5) else g.split(lambda: g.c(FIRST) + " " + (g.c(LAST) if g.p(0.6) else g.Name())), n=g.n(1500, 2030),
+        p=held(FAMOUS) if g.p(0.5) else g.split(lambda: g.c(FIRST) + " " + g.c(LAST)), n=g.n(1500, 2030),
         l=g.c(LANGUAGES), k=g.c(CODE), m=g.c(CODE), w=w, aw=an(w), j=g.c(JOBS),
     )  # fmt: skip
     q = fill(g.t(TEMPLATES[kind]), fields)

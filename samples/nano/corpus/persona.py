@@ -2,6 +2,7 @@
 
 from corpus import chat, outside
 from corpus.source import vary
+from corpus.wordings import PERSONA
 from corpus.words import WORDS
 from encode import encode
 
@@ -135,7 +136,7 @@ def card(g):
     }
 
     def ask(k):
-        return vary(g, g.t(QQ[k]).format(**F)), g.c(AA[k]).format(**F), [F[k] if k != "price" else F["price"]], f"My {k}: {F[k]}."
+        return vary(g, g.t(PERSONA[k] + QQ[k]).format(**F)), g.c(AA[k]).format(**F), [F[k] if k != "price" else F["price"]], f"My {k}: {F[k]}."
 
     return sysm, ks, ask
 
@@ -150,7 +151,8 @@ def conversation(g):
         if g.p(0.12):
             q, a, _, th = chat.small(g)
             if not any(
-                w in q.lower() for w in ("how are", "robot", "human", "real", "what are you", "well", "going", "do you do")
+                w in q.lower()
+                for w in ("how are", "robot", "human", "real", "what are you", "well", "going", "do you do", "who are", "name")
             ):
                 ms += [dict(role="user", content=q), dict(role="assistant", content=a, reasoning=th)]
         if g.p(0.08):

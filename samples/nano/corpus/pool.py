@@ -1,6 +1,7 @@
 """The known tools: sixteen whose names, parameters and wordings are seen in training (values of arguments are held out)."""
 
 from corpus import world
+from corpus.requests import REQUESTS
 from corpus.source import Source
 from corpus.words import THINGS, WORDS
 
@@ -325,4 +326,5 @@ POOL = [
         ["Order {order} is {state}, {days} days to go.", "It is {state}; {days} days left."],
     ),
 ]
+POOL = [(*spec[:3], REQUESTS[spec[0]] + spec[3], *spec[4:]) for spec in POOL]
 KNOWN = {spec[0] for spec in POOL}

@@ -187,10 +187,11 @@ class Source:
 
     def noise(self, template):
         """Typos, lower case, short forms and lost punctuation. Text between braces (values) is left alone."""
-        if self.noise_level == 0 or (self.noise_level is None and not self.p(0.3)):
+        if self.noise_level == 0 or (self.noise_level is None and not self.p(0.4)):
             return template
         pieces = re.split(r"(\{[^{}]*\})", template)
-        kinds = {self.n(0, 4)} if self.p(0.75) else {self.n(0, 4), self.n(0, 4)}
+        one = lambda: self.c([0, 0, 1, 1, 2, 3, 4])
+        kinds = {one()} if self.p(0.75) else {one(), one()}
         if self.noise_level == 1:
             kinds = {self.c([0, 1])} if self.p(0.7) else {0, 1}
         for i in range(0, len(pieces), 2):
@@ -202,7 +203,7 @@ class Source:
             if 1 in kinds:
                 piece = piece.lower()
             if 0 in kinds:
-                chance = 0.15 if self.noise_level is None else 0.25
+                chance = self.c([0.15, 0.3]) if self.noise_level is None else 0.25
                 piece = re.sub(r"[A-Za-z]{4,}", lambda m: self.misspell(m.group()) if self.p(chance) else m.group(), piece)
             pieces[i] = piece
         out = "".join(pieces)

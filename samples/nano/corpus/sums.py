@@ -92,18 +92,6 @@ def prob(g):
         )
         s = f"{a} x {b} = {a*b}."
         r = a * b
-    elif k == 3:
-        a, b = pair((10, 60), (2, 30))
-        c = g.n(1, min(20, a + b - 1))
-        q = g.t(
-            [
-                "{n} has {a} {t}, finds {b} more and loses {c}. How many {t} are left?",
-                "{n} had {a} {t}. {m} gave {n} {b}, then {n} sold {c}. How many {t} now?",
-                "There are {a} {t}. {n} adds {b} and takes {c} out. How many {t} are there?",
-            ]
-        )
-        s = f"{a} + {b} = {a+b}. {a+b} - {c} = {a+b-c}."
-        r = a + b - c
     elif k == 4:
         a, b = g.n(2, 9), g.n(2, 12)
         c = a * b + g.n(1, 40)
@@ -152,8 +140,8 @@ def prob(g):
         q = (
             g.c(
                 [
-                    f"{ps[0]} is {adj} than {ps[1]}. {ps[1]} is {adj} than {ps[2]}. ",
-                    f"{ps[1]} is {adj} than {ps[2]}. {ps[0]} is {adj} than {ps[1]}. ",
+                    f"{{{ps[0]}}} is {adj} than {{{ps[1]}}}. {{{ps[1]}}} is {adj} than {{{ps[2]}}}. ",
+                    f"{{{ps[1]}}} is {adj} than {{{ps[2]}}}. {{{ps[0]}}} is {adj} than {{{ps[1]}}}. ",
                 ]
             )
             + f"Who is the {w if top else l}?"
@@ -221,6 +209,6 @@ def conversation(g, think=None):
     think = g.p(0.65) if think is None else think
     for _ in range(g.n(1, 3) if not g.ho and g.p(0.4) else 1):
         q, st, a, r = calc(g) if g.p(0.15) else prob(g)
-        q = vary(g, q, 0.2)
+        q = vary(g, q, 0.2).replace("{", "").replace("}", "")  # braces keep names from noise
         ms += [dict(role="user", content=q), dict(role="assistant", content=a, reasoning=st)]
     return dict(cat="sums", text=encode(ms, think=think), messages=ms, think=think, must=[r])

@@ -1,8 +1,8 @@
 """Conversations with tools: single, several and chained calls, answers from results and errors, ask-backs, and no call."""
 
 from corpus import chat, outside, persona, sums
-from corpus.source import OPENERS, dumps
-from corpus.tools import label, one_call, show, toolbox
+from corpus.source import OPENERS, dumps, fill
+from corpus.tools import label, novel, one_call, show, toolbox
 from encode import encode
 
 SYSTEM = [
@@ -46,11 +46,6 @@ def error_result(g):
     return reason, text, answer
 
 
-def result_text(g, call):
-    """The result as a tool returns it: JSON, mostly."""
-    return dumps(call["result"])
-
-
 def listing(tools):
     return "; ".join(f"{t['schema']['description'].rstrip('.')} -> {t['name']}" for t in tools) + "."
 
@@ -83,8 +78,20 @@ def no_call(g, ask, keys):
     return chat.vary(g, q), a, must, g.c(["No tool is needed. ", "I can answer this myself. ", ""]) + thought
 
 
-def turn(g, kind, tools, messages, ask=None, keys=()):
-    """Appends one user turn and everything up to its final answer."""
+UNABLE = ["I have no tool for that.", "Sorry, I have no tool that can do that.", "I cannot do that: I have no tool for it."]
+
+
+def pick(g, tools, used):
+    """Rather a tool that was not called yet: its name and parameters must be read from the schemas."""
+    new = [t for t in tools if t["name"] not in used]
+    tool = g.c(new if new and g.p(0.7) else tools)
+    used.add(tool["name"])
+    return tool
+
+
+def turn(g, kind, tools, messages, ask=None, keys=(), used=None):
+    """Appends one user turn and everything up to its final answer. used: the names of the tools called so far."""
+    used = set() if used is None else used
 
     def user(text):
         messages.append(dict(role="user", content=text))
@@ -101,11 +108,18 @@ def turn(g, kind, tools, messages, ask=None, keys=()):
         q, a, must, thought = no_call(g, ask, keys)
         user(q)
         return said(a, thought, must)
+    if kind == "unable":
+        words = {w for t in tools for w in t["core"].split()} - {"the", "a", "an", "of"}
+        other = novel(g)
+        while words & set(other["core"].split()):
+            other = novel(g)
+        user(one_call(g, other)["request"])
+        return said(g.c(UNABLE), listing(tools) + " None of them does that.", ["no tool"])
     if kind == "ask":
         able = [t for t in tools if any(not p["optional"] for p in t["params"])]
         if not able:
-            return turn(g, "one", tools, messages, ask, keys)
-        tool = g.c(able)
+            return turn(g, "one", tools, messages, ask, keys, used)
+        tool = pick(g, able, used)
         i = g.c([i for i, p in enumerate(tool["params"]) if not p["optional"]])
         call = one_call(g, tool, missing=i)
         p = tool["params"][i]
@@ -120,14 +134,15 @@ def turn(g, kind, tools, messages, ask=None, keys=()):
         names = [q["name"] for q in tool["params"]]
         arguments = dict(call["arguments"], **{p["name"]: value})
         call["arguments"] = {n: arguments[n] for n in names if n in arguments}
+        call["answer"] = fill(call["answer"], {p.get("key", ""): show(value)})
         called([call], plan(tools, [call]))
         calls = [call]
     else:
         count = {"one": 1, "several": 2 if g.p(0.8) else 3}[kind]
-        first = g.c(tools)
+        first = pick(g, tools, used)
         calls = [one_call(g, first)]
         while len(calls) < count:
-            calls.append(one_call(g, first if g.p(0.25) else g.c(tools)))
+            calls.append(one_call(g, first if g.p(0.2) else pick(g, tools, used)))
         text = calls[0]["request"]
         for call in calls[1:]:
             joint = g.c(AND) if text[-1] in ".?!" else ". " if g.p(0.3) else g.c(["; ", "\n", ", and ", ". Also "])
@@ -140,7 +155,16 @@ def turn(g, kind, tools, messages, ask=None, keys=()):
         reason, text, answer = error_result(g)
         messages.append(dict(role="tool", results=[text]))
         return said(answer, f"The call failed: {reason}.", [reason])
-    messages.append(dict(role="tool", results=[result_text(g, c) for c in calls]))
+    results = []
+    for call in calls:
+        text = dumps(call["result"])
+        if call["tool"]["sort"] in ("fits", "opaque") and len(call["result"]) == 1 and g.p(0.2):
+            value = show(*call["result"].values())
+            text, call["answer"] = value, g.c(["The result is {v}.", "It says {v}.", "The answer is {v}."]).replace("{v}", value)
+        elif g.p(0.1):
+            text = "\n".join(f"{k}: {show(v)}" for k, v in call["result"].items())
+        results.append(text)
+    messages.append(dict(role="tool", results=results))
     must = [v for c in calls for v in c["must"]]
     thought = g.c(["The result is here. ", "I have the result. "]) + "I will answer with " + (", ".join(must) or "it") + "."
     said(" ".join(c["answer"] for c in calls), thought, must)
@@ -153,12 +177,12 @@ def conversation(g, kind=None, sort=None, think=None, turns=None):
     if g.p(0.15):
         system, keys, ask = persona.card(g)
     messages = [dict(role="system", content=system)] if system else []
-    turns = turns or (g.c([1, 1, 1, 2]) if think else g.c([1, 2, 3, 3, 4, 5]))
-    kinds = []
+    turns = turns or (g.c([1, 1, 1, 2]) if think else g.c([2, 3, 3, 4, 5, 6]))
+    kinds, used = [], set()
     for _ in range(turns):
-        k = kind or g.c(["one"] * 6 + ["several"] * 4 + ["none"] * 3 + ["ask"])
+        k = kind or g.c(["one"] * 7 + ["several"] * 6 + ["none"] * 3 + ["ask", "unable"])
         kinds.append(k)
-        turn(g, k, tools, messages, ask, keys)
+        turn(g, k, tools, messages, ask, keys, used)
     schemas = [t["schema"] for t in tools]
     return dict(cat="tools", text=encode(messages, schemas, think), messages=messages, tools=schemas, think=think,
                 kinds=kinds, boxes=tools)  # fmt: skip

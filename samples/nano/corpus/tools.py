@@ -175,7 +175,7 @@ def schema_of(g, name, description, params):
         item = {"type": p["type"]}
         if p["type"] == "array":
             item["items"] = {"type": "integer" if p.get("ints") else "string"}
-        if g.p(0.97) or not p["described"]:
+        if p["described"]:
             item["description"] = p["description"]
         if p["enum"]:
             item["enum"] = p["enum"]
@@ -214,7 +214,8 @@ def novel(g, fits=None):
     used, params = set(), []
     for i in range(g.c([0, 1, 1, 1, 2, 2, 2, 3, 3, 4])):
         p = parameter(g, noun, used)
-        params.append(dict(p, optional=i > 0 and g.p(0.3), described=g.p(0.9)))
+        described = g.p(0.95) or p["name"].replace("_", "").lower() != p["text"].replace(" ", "")
+        params.append(dict(p, optional=i > 0 and g.p(0.3), described=described))
     fits = g.p(0.5) if fits is None else fits
     core = [w for w in object_.split() if w not in ("the", "a", "an", "of")]
     fitting = [[verb, *core], [verb, noun], [noun, verb], [*core, verb], [verb, *core]]
@@ -251,7 +252,7 @@ def known(g, rename=False):
 def toolbox(g, sort=None, size=None):
     """One to five tools with different names and purposes."""
     tools, names, seen = [], set(), set()
-    size = size or g.c([1, 1, 2, 2, 3, 3, 4, 5])
+    size = size or g.c([1, 2, 2, 3, 3, 4, 5])
     for _ in range(size * 3):
         if len(tools) == size:
             break

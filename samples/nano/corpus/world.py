@@ -1,5 +1,7 @@
 """Saltmere: the invented harbour town nano knows by heart."""
 
+from corpus.wordings import MORE
+
 R = """Marta Quill|baker|the Crusty Anchor|Tallow Street|cinnamon buns|gulls|singing in the choir|f
 Osric Pell|harbour master|the Harbour Office|Mast Row|strong tea|fog|carving whistles|m
 Tamsin Grey|fishmonger|the Silver Scale|Fishgate|cold mornings|cats|swimming|f
@@ -565,3 +567,8 @@ SMALL = [
         ["Is there anything else?", "Ask me if you need more.", "Can I help with anything else?"],
     ),
 ]
+
+for table in (QA, ITEMQ, SHOPQ, PLACEQ, EVQ, SHIPQ):
+    for relation, parts in table.items():
+        parts[0][:0] = MORE["PLACE where" if table is PLACEQ and relation == "where" else relation]
+JOBQ[0][:0] = MORE["JOBQ"]
