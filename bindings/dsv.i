@@ -23,6 +23,8 @@
 %rename(LoadProgress) dsv_load_progress;
 %rename(HandleCounts) dsv_handle_counts;
 %rename(RawEvent) dsv::Event;
+%rename("%(strip:[DSV_])s", %$isenumitem) "";
+%rename("%(strip:[DSV_])s", %$isconstant) "";
 
 // What stays behind: bookkeeping, raw pointers, and what needs code of the host to be called from native threads.
 %ignore DSV_API;
@@ -44,8 +46,6 @@
 %ignore dsv_generate_options::logit_bias_count;
 %ignore dsv::Event::Event;
 %ignore dsv::Event::top;
-%rename("$ignore", %$isvariable, match$type="p.q(const).char") "";
-%rename("$ignore", regextarget=1, fullname=1) "^dsv::(?!Event$|Event::|native$|native::)";
 
 // ------------------------------------------------------------------------------------------------ types
 
@@ -130,10 +130,13 @@ DSV_TEXT_ATTRIBUTE(dsv_model_options, OwnedModelOptions, chat_profile)
 
 // ------------------------------------------------------------------------------------------------ the headers
 
+// After the languages' own renames, because the last rule wins.
+%rename("$ignore", %$isvariable, match$type="p.q(const).char") "";
+%rename("$ignore", regextarget=1, fullname=1) "^dsv::(?!Event$|Event::|calls$|calls::)";
 %rename("$ignore", %$isfunction, %$not %$ismember, regextarget=1) "^dsv_";
 %include "dsv/dsv.h"
 %include "dsv/dsv.hpp"
-%newobject dsv::native::session_poll;
+%newobject dsv::calls::session_poll;
 #ifdef SWIGPYTHON
 %thread;
 #endif

@@ -195,7 +195,7 @@ inline const std::string& path_checked(const std::string& path) {
 // ------------------------------------------------------------------------------------------------ functions
 // As their namesakes in dsv.h and dsv.hpp. They throw dsv::Error. Options may be NULL.
 
-namespace dsv::native {
+namespace dsv::calls {
 
 using namespace dsv::binding;
 
@@ -320,4 +320,4 @@ inline std::vector<float> session_logits(int64_t session, const std::vector<int3
   return out;
 }
 
-}  // namespace dsv::native
+}  // namespace dsv::calls
