@@ -4,6 +4,8 @@ import json
 import os
 import sys
 
+COLOURS = (("dense", "tab:blue"), ("indexer", "tab:green"), ("sparse", "tab:red"), ("sparse-long", "tab:orange"))
+
 
 def draw(folder):
     import matplotlib
@@ -13,7 +15,7 @@ def draw(folder):
 
     rows = [json.loads(line) for line in open(os.path.join(folder, "log.jsonl"))]
     figure, axes = pyplot.subplots(3, 1, figsize=(9, 9), sharex=True)
-    for stage, colour in (("dense", "tab:blue"), ("indexer", "tab:green"), ("sparse", "tab:red")):
+    for stage, colour in COLOURS:
         mine = [r for r in rows if r["stage"] == stage]
         tokens = [r["tokens"] / 1e6 for r in mine]
         axes[0].plot(tokens, [r["lm"] for r in mine], color=colour, label=stage)

@@ -1,11 +1,11 @@
-"""Trains nano: dense, then the indexer alone, then sparse. One command; can be cut at any minute and resumed.
+"""Trains nano: dense, then the indexer alone, then sparse, last on longer rows. Can be cut at any minute and resumed.
 
     python train.py --out DIR                  the whole recipe, about 20 minutes on one H100
     python train.py --out DIR --limit 480      one slice of at most 8 minutes; run it again to go on
     python train.py --out DIR --steps 2 --tokens 2048 --scale 8     a smoke run on a CPU
 
-DIR receives tokenizer.json, log.jsonl, curves.png, state.json and state-*.pt: weights in bf16, each file below 16 MB.
-Optimiser states are not kept: a resumed run warms up anew, which costs about 50 steps.
+DIR receives tokenizer.json, log.jsonl, curves.png, state.json and, every two minutes and at the end, state-*.pt: weights
+in bf16, each file below 16 MB. Optimiser states are not kept: a resumed run warms up anew, which costs about 50 steps.
 """
 
 import argparse
@@ -25,12 +25,14 @@ from optim import Muon
 
 START = time.time()
 PIECE = 14 * 2**20
+SAVE_EVERY = 120
 LR, INDEXER_LR, WEIGHT_DECAY = 4e-3, 3e-3, 0.05
 # name, row length, seconds on one H100, micro-batches, peak and final factor of LR, share held at the peak, MTP weight
 STAGES = [
-    ("dense", 2048, 440, 1, 1.0, 0.5, 0.35, 0.3),
-    ("indexer", 2048, 25, 2, 0.0, 0.0, 1.0, 0.0),
-    ("sparse", 2048, 440, 2, 0.5, 0.005, 0.15, 0.2),
+    ("dense", 2048, 510, 1, 1.0, 0.5, 0.25, 0.3),
+    ("indexer", 2048, 20, 2, 0.0, 0.0, 1.0, 0.0),
+    ("sparse", 2048, 290, 2, 0.5, 0.136, 0.19, 0.2),
+    ("sparse-long", 4096, 90, 4, 0.136, 0.0025, 0.0, 0.2),
 ]
 
 
@@ -38,6 +40,8 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", required=True)
     p.add_argument("--limit", type=float, default=1e9, help="seconds until this process saves its state and stops")
+    p.add_argument("--stages", default=",".join(s[0] for s in STAGES), help="those that this process may run")
+    p.add_argument("--seconds", default=",".join(str(s[2]) for s in STAGES), help="of training, per stage")
     p.add_argument("--steps", type=int, default=0, help="steps per stage, instead of the stage's seconds")
     p.add_argument("--tokens", type=int, default=65536, help="tokens per step")
     p.add_argument("--scale", type=int, default=1, help="divides the row length of every stage")
@@ -50,14 +54,16 @@ def save(folder, model, progress):
     """bf16 weights in pieces below 16 MB, then state.json, which makes them valid."""
     pieces, size = [{}], 0
     for name, value in model.state_dict().items():
-        value = value.to(torch.bfloat16) if value.numel() > 1024 else value
+        value = value.to(torch.bfloat16) if value.numel() > 4096 else value
         if size + value.numel() * value.element_size() > PIECE:
             pieces.append({})
             size = 0
         pieces[-1][name] = value.cpu()
         size += value.numel() * value.element_size()
     for i, piece in enumerate(pieces):
-        torch.save(piece, os.path.join(folder, f"state-{i}.pt"))
+        torch.save(piece, os.path.join(folder, f"state-{i}.new"))
+    for i in range(len(pieces)):
+        os.replace(os.path.join(folder, f"state-{i}.new"), os.path.join(folder, f"state-{i}.pt"))
     with open(os.path.join(folder, "state.json"), "w") as file:
         json.dump(dict(progress, pieces=len(pieces)), file)
 
@@ -108,6 +114,9 @@ class Trainer:
             self.loss = torch.compile(head_loss, dynamic=False)
         self.moe = [b for b in [*self.model.blocks, self.model.mtp] if not b.dense]
         self.log = open(os.path.join(options.out, "log.jsonl"), "a")
+        self.allowed = options.stages.split(",")
+        self.seconds = [float(x) for x in options.seconds.split(",")]
+        self.optimisers()
 
     def optimisers(self):
         """Muon for matrices, AdamW for the rest and for the indexer."""
@@ -126,6 +135,17 @@ class Trainer:
 
     def left(self):
         return self.o.limit - (time.time() - START)
+
+    def shortened(self, index, base):
+        """The stage's seconds, a little fewer where that lets this and all later stages end within this slice."""
+        later = [i for i in range(index + 1, len(STAGES)) if STAGES[i][0] in self.allowed]
+        room = self.left() - 5 - 25 * len(later)
+        wanted = self.seconds[index] - base + sum(self.seconds[i] for i in later)
+        if not room < wanted < 1.4 * room:
+            return self.seconds[index]
+        seconds = base + (self.seconds[index] - base) * room / wanted
+        print(f"{STAGES[index][0]}: {seconds:.0f} s instead of {self.seconds[index]:.0f}", flush=True)
+        return seconds
 
     def balance(self, load, rate):
         """Moves each routing bias by its expert's load, and keeps the biases of a layer centred."""
@@ -150,7 +170,7 @@ class Trainer:
                 loss=self.loss,
             )
             index, language = out["kl"].sum(), out["lm"] + mtp_weight * out["mtp"] + 1e-4 * out["aux"]
-            objective = dict(dense=language, indexer=index, sparse=language + index)[name]
+            objective = {"dense": language, "indexer": index}.get(name, language + index)
             (objective / micro).backward()
             load = load + out["load"].detach() / micro
         return out, load
@@ -169,7 +189,8 @@ class Trainer:
             return self.step(*arguments)
 
     def stage(self, index):
-        name, length, seconds, micro, peak, last, hold, mtp_weight = STAGES[index]
+        name, length, _, micro, peak, last, hold, mtp_weight = STAGES[index]
+        seconds = self.seconds[index]
         o, p, model = self.o, self.progress, self.model
         if name == "dense" and self.device == "cuda" and not fast.flash:
             length //= 2
@@ -179,7 +200,6 @@ class Trainer:
         seed = o.seed * 1000 + 100 * index + p["slice"]
         stream = packing.loader(self.vocabulary, length, rows, seed, o.workers)
         model.set_q(name != "dense")
-        self.optimisers()
         clock, count, spent = None, 0, p["spent"]
         mark, marked = time.time(), 0
         while True:
@@ -194,7 +214,7 @@ class Trainer:
             for group in self.adam.param_groups:
                 group["lr"] = 0.75 * lr
             for group in self.index_adam.param_groups:
-                group["lr"] = INDEXER_LR * min(1, (count + 1) / 20) * (1 - 0.9 * x if name == "indexer" else 0.3 * shape)
+                group["lr"] = INDEXER_LR * min(1, (count + 1) / 20) * (1 - 0.9 * x if name == "indexer" else 0.6 * peak * shape)
             batch = [torch.cat(z).to(self.device, non_blocking=True) for z in zip(*(next(stream) for _ in range(parts)))]
             batch = [batch[0].long(), batch[1].long(), batch[2].int(), batch[3].float()]
             out, load = (self.step if count else self.first_step)(name, batch, micro, mtp_weight)
@@ -211,10 +231,8 @@ class Trainer:
             p["tokens"] += batch[0].numel()
             if count == 4:  # compiling does not count as training time
                 clock, base = time.time(), p["spent"]
-                room = self.left() - 3
-                if room < seconds - base < 1.3 * room:  # rather a slightly shorter stage than one cut in two
-                    print(f"{name}: {base + room:.0f} s instead of {seconds:.0f}", flush=True)
-                    seconds = base + room
+                if not o.steps:
+                    seconds = self.shortened(index, base)
             if clock:
                 spent = base + time.time() - clock
             if p["step"] % 50 == 0 or o.steps:
@@ -231,11 +249,14 @@ class Trainer:
                 if not values["lm"] < 20 or (x > 0.2 and values["lm"] > 2 and not o.steps):
                     raise SystemExit("diverged")
             p["spent"] = spent
+            if time.time() - self.saved > SAVE_EVERY:
+                save(o.out, model, dict(p, slice=p["slice"] + 1))
+                self.saved = time.time()
 
     def run(self):
         p = self.progress
-        finished = True
-        while p["stage"] < len(STAGES):
+        finished, self.saved = True, time.time()
+        while p["stage"] < len(STAGES) and STAGES[p["stage"]][0] in self.allowed:
             p.setdefault("step_in_stage", 0)
             finished = self.stage(p["stage"])
             if not finished:
@@ -247,7 +268,7 @@ class Trainer:
         self.log.close()
         curves.draw(self.o.out)
         print(
-            "finished" if finished else "stopped by --limit; run again to go on",
+            "finished" if finished and p["stage"] == len(STAGES) else "stopped; run again to go on",
             f"({time.time() - START:.0f} s)",
             flush=True,
         )

@@ -51,8 +51,9 @@ def file_text(g):
 
 
 def folder(g):
-    files = sorted({g.filename() for _ in range(g.n(1, 6))} | ({g.c(WORDS + COMMON) + "/"} if g.p(0.25) else set()))
-    return files
+    files = {g.filename() for _ in range(g.c([1, 2, 3, 4, 5, 6, 8, 12]))}
+    folders = {g.c(WORDS + COMMON + ["bin", "lib", "src", "tests", "docs"]) + "/" for _ in range(g.c([0, 0, 0, 1, 2, 4]))}
+    return sorted(files | folders)
 
 
 def names(items):
@@ -115,16 +116,16 @@ def use_clock(g, loop):
 
 def expression(g):
     a, b, c = g.num(g.n(1, 5)), g.num(g.n(1, 4)), g.num(g.n(1, 3))
-    k = g.n(0, 6)
-    if k < 4:
+    k = g.n(0, 8)
+    if g.p(0.12):
+        a, b = g.n(1, 9999) / 10, g.c([b, g.n(1, 999) / 10])
+    if k < 5:
         op, word = g.c([("+", "plus"), ("-", "minus"), ("*", "times"), ("/", "divided by")])
         said = g.c([f"{a} {word} {b}", f"{a} {op} {b}", f"{a}{op}{b}", f"{a} {'x' if op == '*' else op} {b}"])
         return said, f"{a} {op} {b}"
-    if k == 4:
-        return f"{a} + {b} - {c}", f"{a} + {b} - {c}"
-    if k == 5:
-        return f"({a} + {b}) * {c}", f"({a} + {b}) * {c}"
-    return f"{a} * {b} + {c}", f"{a} * {b} + {c}"
+    text = {5: f"{a} + {b} - {c}", 6: f"({a} + {b}) * {c}", 7: f"{a} * {b} + {c}", 8: f"{a} * ({b} - {c})"}[k]
+    said = text.replace("*", "x") if g.p(0.2) else text.replace(" ", "") if g.p(0.2) else text
+    return said, text
 
 
 def compute(text):
@@ -135,7 +136,7 @@ def compute(text):
 def use_calculator(g, loop):
     said, text = expression(g)
     value = compute(text)
-    loop.user(g.t(["What is {e}?", "Compute {e}.", "{e}", "How much is {e}?", "Calculate {e}.", "{e} = ?", "Please work out {e}.", "I need {e}.",
+    loop.user(g.t(["What's {e}?", "What does {e} make?", "Please compute {e}.", "What is {e}?", "Compute {e}.", "{e}", "How much is {e}?", "Calculate {e}.", "{e} = ?", "Please work out {e}.", "I need {e}.",
                    "Tell me the result of {e}.", "Use the calculator: {e}", "Solve {e}.", "What do you get for {e}?", "Can you compute {e}?"]).replace("{e}", "{" + said + "}"))  # fmt: skip
     loop.messages[-1]["content"] = loop.messages[-1]["content"].replace("{" + said + "}", said)
     loop.call(f"I need calculator. expression: {text}.", value, ("calculator", {"expression": text}))
@@ -176,7 +177,8 @@ def use_read(g, loop):
     text = "\n".join(l[0] for l in lines)
     kind = g.c(["all", "fact", "fact"])
     if kind == "all":
-        ask_file(g, loop, path, ["Read {p}.", "What does {p} say?", "Show me {p}.", "What is in {p}?", "Open {p} and read it to me.", "cat {p}",
+        ask_file(g, loop, path, ["Please read {p}.", "Can you read {p}?", "Open the file {p}.", "Could you show me {p}?", "What does the file {p} contain?",
+                                 "Please read the file {p} to me.", "I want to see {p}.", "Read me {p}.", "Read {p}.", "What does {p} say?", "Show me {p}.", "What is in {p}?", "Open {p} and read it to me.", "cat {p}",
                                  "Read the file {p}.", "Print {p}.", "What is written in {p}?", "Show the contents of {p}."])  # fmt: skip
     else:
         item = g.c(lines)
@@ -194,7 +196,11 @@ def use_read(g, loop):
 def use_find(g, loop):
     path, lines = g.path(), file_text(g)
     item = g.c(lines)
-    ask_file(g, loop, path, ["Find {k} in {p}.", "Search {p} for {k}.", "Where does {p} mention {k}?", "Does {p} mention {k}?", "grep {k} {p}",
+    if g.p(0.4):  # any word of the line
+        item = (item[0], g.c([w for w in item[0].replace(":", " ").rstrip(".").split() if len(w) > 2] or [item[1]]), item[2])
+    ask_file(g, loop, path, ["Please find {k} in {p}.", "Can you find {k} in {p}?", "Find the word {k} in {p}.", "Does the file {p} contain {k}?",
+                             "Search for {k} in {p}.", "Is {k} in {p}?", "Where is {k} in {p}?", "On which line of {p} is {k}?",
+                             "What does {p} say about {k}? Search for it.", "Find the line with {k} in {p}.", "Find {k} in {p}.", "Search {p} for {k}.", "Where does {p} mention {k}?", "Does {p} mention {k}?", "grep {k} {p}",
                              "Look for {k} in {p}.", "Is there something about {k} in {p}?", "Find the text {k} in the file {p}.",
                              "Which line of {p} has {k}?", "Search the file {p} for the word {k}."], k=item[1])  # fmt: skip
     call = ("find_in_file", {"path": path, "text": item[1]})

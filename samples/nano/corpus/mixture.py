@@ -2,7 +2,7 @@
 
 from corpus import chat, demo, ledgers, persona, sums, textops, toolchat
 
-MIX = dict(chat=0.33, persona=0.11, tools=0.245, demo=0.045, sums=0.23, textops=0.05, long=0.07, repeat=0.012)
+MIX = dict(chat=0.40, persona=0.11, tools=0.245, demo=0.045, sums=0.34, textops=0.05, long=0.07, repeat=0.012)
 
 
 def document(g, length, mix=MIX):

@@ -128,7 +128,17 @@ class Source:
         letters = "ABCDEFGHJKLMNPQRSTUVWXYZ"
         return self.split(lambda: "".join(self.c(letters) for _ in range(self.n(1, 3))) + "-" + str(self.n(10, 99999)))
 
+    def letters(self, low=3, high=9):
+        """Letters and digits without any order: copying must not lean on known words."""
+        alphabet = self.c(["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefxyz0123456789"])
+        return self.split(lambda: "".join(self.c(alphabet) for _ in range(self.n(low, high))))
+
     def filename(self):
+        if self.p(0.2):
+            usual = "README LICENSE Makefile CMakeLists.txt README.md main.cpp main.py index.html notes.txt todo.txt config.json CHANGELOG.md"
+            return self.c(usual.split())
+        if self.p(0.15):
+            return self.letters() + "." + self.c("txt md cpp h c js sh xml yaml toml rs java".split())
         stem = self.c([self.c(COMMON), self.c(WORDS), self.syl(), self.c(COMMON) + self.c("_-") + self.c(WORDS)])
         return stem + "." + self.c("txt txt txt md log csv json py html cfg".split())
 
@@ -150,6 +160,7 @@ class Source:
             lambda: str(self.n(0, 99)),
             lambda: self.c(COMMON),
             self.city,
+            self.letters if self.p(0.5) else self.city,
         ]
         return self.c(makers)()
 
