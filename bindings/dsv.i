@@ -61,6 +61,14 @@
 %nodefaultctor dsv_load_progress;
 %nodefaultctor dsv_handle_counts;
 
+#if defined(SWIGJAVA)
+%include "java/typemaps.i"
+#elif defined(SWIGCSHARP)
+%include "csharp/typemaps.i"
+#elif defined(SWIGPYTHON)
+%include "python/typemaps.i"
+#endif
+
 // ------------------------------------------------------------------------------------------------ options
 
 // They are always the owners of facade.h, because hosts make them here only.
@@ -97,14 +105,6 @@ OPTIONS(dsv_generate_options, OwnedGenerateOptions)
     return logprobs;
   }
 }
-
-#if defined(SWIGJAVA)
-%include "java/typemaps.i"
-#elif defined(SWIGCSHARP)
-%include "csharp/typemaps.i"
-#elif defined(SWIGPYTHON)
-%include "python/typemaps.i"
-#endif
 
 // Text fields become attributes of type std::string.
 %{

@@ -211,8 +211,8 @@ inline dsv_handle_counts live_handles() {
   check(dsv_live_handles(&counts));
   return counts;
 }
-inline std::string chat_encode(const std::string& request_json, int32_t flags) {
-  return dsv::chat_encode(request_json, flags);
+inline std::string chat_encode(const std::string& request, int32_t flags) {
+  return dsv::chat_encode(request, flags);
 }
 inline std::string chat_parse(const std::string& completion, int32_t flags) {
   return dsv::chat_parse(completion, flags);
@@ -283,11 +283,11 @@ inline int64_t session_create(int64_t model) {
   return sessions().add(std::shared_ptr<SessionEntry>(new SessionEntry{std::move(entry), std::move(session)}));
 }
 inline void session_close(int64_t session) { sessions().close(session); }
-inline int64_t session_chat(int64_t session, const std::string& request_json,
+inline int64_t session_chat(int64_t session, const std::string& request,
                             const dsv_generate_options* options) {
   const auto entry = sessions().get(session);
   const Turn turn(entry->turns());
-  return entry->session.chat(request_json, copy_options<GenerateOptions>(options));
+  return entry->session.chat(request, copy_options<GenerateOptions>(options));
 }
 inline int64_t session_complete(int64_t session, const std::vector<int32_t>& tokens,
                                 const dsv_generate_options* options) {
