@@ -6,7 +6,7 @@ The argument is the file encoding/encoding_dsv32.py of the published DeepSeek-V3
 are ours, written out below or drawn from a seed; prompts and messages are what that file makes of them. Each line of
 rendered.jsonl.zst is {"name", "request", "thinking", "keep_thinking", "prompt"}, the prompt null where the official
 code asserts or would leave a message out; of parsed.jsonl.zst {"text", "thinking", "message"}, the message null where
-the official parser asserts or what it returns is no JSON; of numbers.json [JSON text, the same as Python writes it].
+the official parser asserts or takes what it should not (no JSON, markup in a name, a block without calls); of numbers.json [JSON text, the same as Python writes it].
 """
 
 import importlib.util
@@ -38,17 +38,18 @@ class Members(list):
     """An object as (key, value) pairs, so that keys may repeat."""
 
 
-def spell(value, separators=(", ", ": ")):
+def spell(value, separators=(", ", ": "), ascii=False):
+    """JSON text of `value`."""
     comma, colon = separators
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, dict):
         value = Members(value.items())
     if isinstance(value, Members):
-        return "{" + comma.join(json.dumps(k) + colon + spell(v, separators) for k, v in value) + "}"
+        return "{" + comma.join(json.dumps(k, ensure_ascii=ascii) + colon + spell(v, separators, ascii) for k, v in value) + "}"
     if isinstance(value, list):
-        return "[" + comma.join(spell(v, separators) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+        return "[" + comma.join(spell(v, separators, ascii) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=ascii)
 
 
 # ---------------------------------------------------------------------------------------------- written requests
@@ -142,7 +143,7 @@ def written():
         "empty tools and format": [system(tools=[], response_format={}), user()],
         "tools of the second system": [system("a"), user("b"), assistant("c", "r"), system("d", tools=[CLOCK]), user("e")],
         "markers in texts": [system(f"<think></think>{EOS}"), user(f"<｜Assistant｜></think>\n\n<{D}function_calls>"), assistant("x</think>", "y<think>"), user("z")],
-        "text of all kinds": [user("tab\t nul\u0000 bell\u0007 del\u007f nbsp\u00a0 ls\u2028 bom\ufeff 好 🗓️ \ud83d\ude00 e\u0301")],
+        "text of all kinds": [user("tab\t nul\u0000 bell\u0007 del\u007f nbsp\u00a0 ls\u2028 bom\ufeff 好 🗓️ \U0001f600 e\u0301")],
         "no user": [assistant("a", "r")],
         "call without user": [assistant("a", "r", [call]), *results("1")],
     }
@@ -200,7 +201,7 @@ def members(r, depth=0):
 
 
 def arguments(r):
-    return spell(members(r), r.choice([(", ", ": "), (",", ":"), (" ,\n", "\t:  ")]))
+    return spell(members(r), r.choice([(", ", ": "), (",", ":"), (" ,\n", "\t:  ")]), r.random() < 0.3)
 
 
 def instructions(r):
@@ -231,7 +232,7 @@ def drawn(r):
     request = {"messages": messages}
     if not any("tools" in m or "response_format" in m for m in messages):
         request.update(instructions(r))
-    return spell(request, r.choice([(", ", ": "), (",", ":"), (",\n ", ": ")]))
+    return spell(request, r.choice([(", ", ": "), (",", ":"), (",\n ", ": ")]), r.random() < 0.3)
 
 
 def render(official, request_text, thinking, keep):
@@ -328,9 +329,11 @@ def parse(official, completion, thinking):
 
     for call in message["tool_calls"]:
         try:
-            json.loads(call["function"]["arguments"], parse_constant=refuse)
+            keys = json.loads(call["function"]["arguments"], parse_constant=refuse)
         except ValueError:
             return None
+        if any(D in name for name in [call["function"]["name"], *keys]):
+            return None  # a name has swallowed broken markup
     if not message["tool_calls"] and f"<{D}function_calls" in completion:
         return None  # it has let a block without calls fall under the table
     return message
