@@ -132,7 +132,7 @@ class Reader {
     }
     PythonJson value = read(0);
     skip_space();
-    if (at_ < text_.size()) wrong("ends before what follows");
+    if (at_ < text_.size()) wrong("has more than one value");
     return value;
   }
 

@@ -49,7 +49,15 @@ StreamParser::StreamParser(Kind kind, bool calls_stay_text)
              : kind == Kind::raw || calls_stay_text ? State::plain
                                                     : State::answer),
       calls_stay_text_(calls_stay_text),
-      watch_(kind != Kind::raw && !calls_stay_text) {}
+      watch_(kind != Kind::raw && !calls_stay_text) {
+  if (state_ == State::plain) return;
+  constexpr size_t kCallBytes = 4096, kNameBytes = 64, kParameters = 16;
+  raw_.reserve(kCallBytes);
+  arguments_.reserve(kCallBytes);
+  name_.reserve(kNameBytes);
+  id_.reserve(kNameBytes);
+  parameters_.reserve(kParameters);
+}
 
 void StreamParser::enter(State state) {
   state_ = state;
@@ -289,8 +297,11 @@ void StreamParser::begin_call(const Take& take) {
 void StreamParser::begin_parameter(bool is_string, const Take& take) {
   const size_t head = is_string ? kStringHead.size() : kJsonHead.size();
   const std::string_view name = std::string_view(raw_).substr(mark_, at_ - head - mark_);
-  if (!parameters_.emplace(name).second)
-    return malformed(fmt::format("it repeats the parameter {}", shown(name)), take);
+  for (const Range& other : parameters_) {
+    if (std::string_view(raw_).substr(start_ + other.begin, other.size) == name)
+      return malformed(fmt::format("it repeats the parameter {}", shown(name)), take);
+  }
+  parameters_.push_back({mark_ - start_, name.size()});
   const size_t size = arguments_.size();
   arguments_ += size == 0 ? "{" : ", ";
   dump_python_string(name, arguments_);

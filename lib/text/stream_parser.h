@@ -11,9 +11,9 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
-#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dsv {
 
@@ -27,7 +27,8 @@ struct TextEvent {
 class Marker;
 
 // Not thread-safe. Outside a call block nothing is stored and nothing allocated; inside one, the call at hand
-// is kept: its text, to give back should it turn out malformed, and its arguments.
+// is kept: its text, to give back should it turn out malformed, and its arguments. The buffers for that are
+// there from the start; a call longer than they are makes them grow.
 class StreamParser {
  public:
   enum class Kind {
@@ -95,7 +96,10 @@ class StreamParser {
   bool is_string_ = false;             // the value at hand
   int32_t begun_ = 0, ended_ = 0;      // calls
   std::string name_, id_, arguments_;  // of the call at hand
-  std::set<std::string, std::less<>> parameters_;
+  struct Range {
+    size_t begin, size;
+  };
+  std::vector<Range> parameters_;  // names in raw_, counted from start_
 };
 
 }  // namespace dsv
