@@ -1,0 +1,85 @@
+using System;
+using System.Collections.Generic;
+
+namespace Dsv {
+
+/// <summary>One conversation on a model. Chat is the friendlier way to talk through it.</summary>
+public sealed class Session : Handle {
+  public Session(Model model) : base(Create(model)) {
+    Model = model;
+  }
+
+  public Model Model { get; }
+
+  /// <summary>Starts {"messages": [...], "tools": [...]?, "response_format": {...}?}; returns the request's number.</summary>
+  public long Chat(string request, GenerateOptions options = null) {
+    return Native.SessionChat(Number, request, options);
+  }
+
+  /// <summary>The same with raw tokens.</summary>
+  public long Complete(int[] tokens, GenerateOptions options = null) {
+    return Native.SessionComplete(Number, tokens, options);
+  }
+
+  /// <summary>The next event that Engine.Step produced, or null.</summary>
+  public Event Poll() {
+    return Event.Take(Native.SessionPoll(Number));
+  }
+
+  /// <summary>Steps the engine and yields the running request's events up to Finished. Leaving the loop early, also by an
+  /// exception, cancels the request.</summary>
+  public IEnumerable<Event> Events() {
+    bool finished = false;
+    try {
+      while (!finished) {
+        Event next = Poll();
+        if (next == null) {
+          Model.Engine.Step(Engine.StepUs);
+          continue;
+        }
+        finished = next.Kind == EventKind.Finished;
+        yield return next;
+      }
+    } finally {
+      if (!finished && !IsClosed) Drain();
+    }
+  }
+
+  /// <summary>Ends the running request at the next token; its Finished says Cancelled.</summary>
+  public void Cancel() {
+    Native.SessionCancel(Number);
+  }
+
+  /// <summary>The tokens whose keys and values the session holds.</summary>
+  public int[] Tokens() {
+    return Native.SessionTokens(Number);
+  }
+
+  /// <summary>float [rows, vocab size] of positions [first, first + rows) of tokens.</summary>
+  public float[] Logits(int[] tokens, long first, long rows, LogitsSource source = LogitsSource.Main) {
+    return Native.SessionLogits(Number, tokens, first, rows, (int)source);
+  }
+
+  internal override void Close(long number) {
+    Native.SessionClose(number);
+  }
+
+  private void Drain() {
+    Cancel();
+    for (;;) {
+      Event next = Poll();
+      if (next == null) {
+        Model.Engine.Step(Engine.StepUs);
+      } else if (next.Kind == EventKind.Finished) {
+        return;
+      }
+    }
+  }
+
+  private static long Create(Model model) {
+    if (model == null) throw new ArgumentNullException("model");
+    return Native.SessionCreate(model.Number);
+  }
+}
+
+}
