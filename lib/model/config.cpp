@@ -150,6 +150,7 @@ Rope read_rope(const Fields& fields, double theta, int64_t max_positions) {
   const std::optional<std::string> type = fields.text_if("rope_type"), old_type = fields.text_if("type");
   if (type && old_type && *type != *old_type) fields.invalid("rope_type", "and type differ; keep one");
   const std::string kind = type ? *type : old_type ? *old_type : "default";
+  fields.only("partial_rotary_factor", 1);
   if (kind == "default") return rope;
   if (kind != "yarn") {
     fields.unsupported(type ? "rope_type" : "type",
@@ -255,6 +256,8 @@ void read_attention(const Fields& root, bool has_indexer, Geometry& g) {
   if (g.qk_rope_head_dim % 2 != 0) root.invalid("qk_rope_head_dim", "is odd; RoPE turns pairs");
   root.same("qk_head_dim", g.qk_head_dim(), "qk_nope_head_dim + qk_rope_head_dim");
   root.same("head_dim", g.qk_rope_head_dim, "qk_rope_head_dim");
+  root.same("num_key_value_heads", g.num_heads, "num_attention_heads");
+  root.only("partial_rotary_factor", 1);
   root.only("attention_bias", false);
   root.only("rope_interleave", true);
   root.only("indexer_rope_interleave", false);
@@ -282,7 +285,9 @@ void check_layer_types(const Fields& root, const Geometry& g) {
   }
 }
 
-// first_k_dense_replace with moe_layer_freq, or mlp_layer_types, or both if they agree.
+// first_k_dense_replace with moe_layer_freq, or mlp_layer_types. With both, the list decides for deepseek_v32,
+// because transformers reads it alone there and writes its default of 3 beside it; for deepseek_v3, where it
+// reads the number alone, they must agree.
 void read_layers(const Fields& root, ModelConfig& config) {
   const int32_t layers = config.geometry.num_layers;
   const std::optional<int64_t> first_moe = root.integer_if("first_k_dense_replace", 0, kMaxPositions);
@@ -296,7 +301,8 @@ void read_layers(const Fields& root, ModelConfig& config) {
   const auto by_count = [&](int64_t layer) {
     return any_experts && first_moe && layer >= *first_moe && layer % every == 0;
   };
-  config.mtp_is_moe = first_moe ? by_count(layers) : any_experts;
+  const bool list_decides = types && config.geometry.has_indexer();
+  config.mtp_is_moe = first_moe && !list_decides ? by_count(layers) : any_experts;
   for (int32_t i = 0; i < layers; ++i) config.layer_is_moe.push_back(by_count(i));
   if (types) {
     for (size_t i = 0; i < types->size(); ++i) {
@@ -309,7 +315,7 @@ void read_layers(const Fields& root, ModelConfig& config) {
         root.invalid("mlp_layer_types", "has sparse layers, but n_routed_experts none");
       if (i >= config.layer_is_moe.size()) {
         config.mtp_is_moe = is_moe;
-      } else if (first_moe && config.layer_is_moe[i] != is_moe) {
+      } else if (first_moe && config.layer_is_moe[i] != is_moe && !list_decides) {
         root.invalid("mlp_layer_types",
                      fmt::format("and first_k_dense_replace differ about layer {}; correct one of them", i));
       } else {

@@ -106,6 +106,10 @@ TEST(Config, KnowsWhichLayersAreDense) {
   EXPECT_FALSE(patched(R"({"mlp_layer_types": ["dense", "sparse", "sparse", "dense"],
       "first_k_dense_replace": null})")
                    .mtp_is_moe);
+  // As transformers saves it: the list, and a default that nobody reads.
+  EXPECT_EQ(patched(R"({"mlp_layer_types": ["sparse", "dense", "sparse"], "first_k_dense_replace": 3})")
+                .layer_is_moe,
+            (Layers{true, false, true}));
 }
 
 TEST(Config, OpensDeepseekV3WithoutIndexer) {
@@ -295,7 +299,11 @@ TEST(Config, RefusesByFieldName) {
       {R"({"dtype": "float32"})", kInvalid, "dtype"},
       {R"({"head_dim": 64})", kInvalid, "head_dim is 64"},
       {R"({"qk_head_dim": 64})", kInvalid, "qk_head_dim is 64"},
-      {R"({"mlp_layer_types": ["sparse", "sparse", "sparse"]})", kInvalid, "differ about layer 0"},
+      {R"({"model_type": "deepseek_v3", "architectures": null,
+           "mlp_layer_types": ["sparse", "sparse", "sparse"]})",
+       kInvalid, "differ about layer 0"},
+      {R"({"num_key_value_heads": 1})", kInvalid, "num_key_value_heads is 1"},
+      {R"({"rope_scaling": {"partial_rotary_factor": 0.5}})", kUnsupported, "partial_rotary_factor"},
       {R"({"mlp_layer_types": ["dense"]})", kInvalid, "mlp_layer_types"},
       {R"({"mlp_layer_types": [1, 2, 3]})", kInvalid, "mlp_layer_types"},
       {R"({"layer_types": []})", kInvalid, "layer_types"},
