@@ -93,7 +93,7 @@ std::unique_ptr<HostFile> map_local(const std::string& path, bool missing_is_nul
   if (fstat(file.get(), &info) != 0) {
     fail(DSV_ERROR_IO, "{} cannot be examined ({})", shown(path), reason(errno));
   }
-  if (!S_ISREG(info.st_mode)) fail(DSV_ERROR_INVALID_FILE, "{} is not a regular file", shown(path));
+  if (!S_ISREG(info.st_mode)) fail(DSV_ERROR_INVALID_FILE, "{} is not a regular file; give a file or a link to one", shown(path));
   const int64_t size = info.st_size;
   if (size == 0) return std::make_unique<MappedFile>(nullptr, 0);
   void* data = mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_SHARED, file.get(), 0);

@@ -49,12 +49,14 @@ bool JsonReader::key(string_t& name) {
 
 bool JsonReader::parse_error(std::size_t position, const std::string&, const json::exception&) {
   // The library's own sentence quotes the input at any length, so only the place is kept.
-  fail(DSV_ERROR_INVALID_FILE, "{} is not valid JSON (byte {})", shown(file_), position);
+  fail(DSV_ERROR_INVALID_FILE, "{} is not valid JSON (byte {}); correct it or download it again",
+       shown(file_), position);
 }
 
 json* JsonReader::place(json value) {
   if (++nodes_ > limits_.nodes) {
-    fail(DSV_ERROR_INVALID_FILE, "{} holds more than {} JSON values", shown(file_), limits_.nodes);
+    fail(DSV_ERROR_INVALID_FILE, "{} holds more than {} JSON values; is it the right file?", shown(file_),
+         limits_.nodes);
   }
   if (stack_.empty()) {
     root_ = std::move(value);
@@ -71,7 +73,8 @@ json* JsonReader::place(json value) {
 
 bool JsonReader::open(json container) {
   if (static_cast<int64_t>(stack_.size()) >= limits_.depth) {
-    fail(DSV_ERROR_INVALID_FILE, "{}: JSON nested deeper than {} levels", shown(file_), limits_.depth);
+    fail(DSV_ERROR_INVALID_FILE, "{}: JSON nested deeper than {} levels; is it the right file?", shown(file_),
+         limits_.depth);
   }
   stack_.push_back(place(std::move(container)));
   return true;

@@ -15,6 +15,7 @@ using nlohmann::json;
 
 constexpr int64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr size_t kMaxDims = 8;
+constexpr std::string_view kRemedy = "; the file is damaged: download it again, or write it anew";
 
 // Bits of one value; 0 for a dtype this file does not know (its tensors are then checked by offsets only).
 int64_t dtype_bits(std::string_view dtype) {
@@ -57,8 +58,8 @@ class HeaderReader final : public nlohmann::json_sax<json> {
           state_ = State::metadata_value;
         } else {
           if (!names_.insert(name).second) {
-            fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} stands twice in the header", shown(file_),
-                 shown(name));
+            fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} stands twice in the header{}", shown(file_),
+                 shown(name), kRemedy);
           }
           entries_.emplace_back().name = name;
           state_ = State::tensor_value;
@@ -75,8 +76,8 @@ class HeaderReader final : public nlohmann::json_sax<json> {
   bool end_object() override {
     if (state_ == State::fields) {
       if (fields_seen_ != (kDtype | kShape | kOffsets)) {
-        fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} lacks dtype, shape or data_offsets", shown(file_),
-             shown(entries_.back().name));
+        fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} lacks dtype, shape or data_offsets{}", shown(file_),
+             shown(entries_.back().name), kRemedy);
       }
       state_ = State::names;
     } else {
@@ -97,8 +98,8 @@ class HeaderReader final : public nlohmann::json_sax<json> {
   }
   bool end_array() override {
     if (state_ == State::offsets && offset_count_ != 2) {
-      fail(DSV_ERROR_INVALID_FILE, "{}: data_offsets of {} is not [begin, end]", shown(file_),
-           shown(entries_.back().name));
+      fail(DSV_ERROR_INVALID_FILE, "{}: data_offsets of {} is not [begin, end]{}", shown(file_),
+           shown(entries_.back().name), kRemedy);
     }
     state_ = State::fields;
     return true;
@@ -117,8 +118,8 @@ class HeaderReader final : public nlohmann::json_sax<json> {
     SafetensorsEntry* entry = entries_.empty() ? nullptr : &entries_.back();
     if (state_ == State::shape) {
       if (entry->shape.size() == kMaxDims) {
-        fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} has more than {} dimensions", shown(file_),
-             shown(entry->name), kMaxDims);
+        fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} has more than {} dimensions{}", shown(file_),
+             shown(entry->name), kMaxDims, kRemedy);
       }
       entry->shape.push_back(static_cast<int64_t>(value));
     } else if (state_ == State::offsets && offset_count_ < 2) {
@@ -135,8 +136,8 @@ class HeaderReader final : public nlohmann::json_sax<json> {
   bool number_float(number_float_t, const string_t&) override { unexpected("a number that is not whole"); }
   bool binary(binary_t&) override { return false; }  // JSON text has none
   bool parse_error(std::size_t position, const std::string&, const json::exception&) override {
-    fail(DSV_ERROR_INVALID_FILE, "{}: the header is not valid JSON (byte {} of it); the file is damaged",
-         shown(file_), position);
+    fail(DSV_ERROR_INVALID_FILE, "{}: the header is not valid JSON (byte {} of it){}", shown(file_), position,
+         kRemedy);
   }
 
  private:
@@ -169,19 +170,19 @@ class HeaderReader final : public nlohmann::json_sax<json> {
       state_ = State::offsets_value;
     }
     if (bit == 0 || (fields_seen_ & bit)) {
-      fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} has an unknown or repeated field {}", shown(file_),
-           shown(entries_.back().name), shown(name));
+      fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} has an unknown or repeated field {}{}", shown(file_),
+           shown(entries_.back().name), shown(name), kRemedy);
     }
     fields_seen_ |= bit;
     return true;
   }
   [[noreturn]] void unexpected(std::string_view what) {
     if (entries_.empty()) {
-      fail(DSV_ERROR_INVALID_FILE, "{}: the header holds {} where an object of tensors is expected",
-           shown(file_), what);
+      fail(DSV_ERROR_INVALID_FILE, "{}: the header holds {} where an object of tensors is expected{}",
+           shown(file_), what, kRemedy);
     }
-    fail(DSV_ERROR_INVALID_FILE, "{}: the header holds {} where it cannot stand, at or after the tensor {}",
-         shown(file_), what, shown(entries_.back().name));
+    fail(DSV_ERROR_INVALID_FILE, "{}: the header holds {} where it cannot stand, at or after the tensor {}{}",
+         shown(file_), what, shown(entries_.back().name), kRemedy);
   }
 
   std::string_view file_;
@@ -230,8 +231,8 @@ std::vector<SafetensorsEntry> parse_safetensors(const unsigned char* data, int64
   for (SafetensorsEntry& entry : entries) {
     const int64_t end = entry.bytes;
     if (entry.offset > end) {
-      fail(DSV_ERROR_INVALID_FILE, "{}: data_offsets of the tensor {} end before they begin", shown(file),
-           shown(entry.name));
+      fail(DSV_ERROR_INVALID_FILE, "{}: data_offsets of the tensor {} end before they begin{}", shown(file),
+           shown(entry.name), kRemedy);
     }
     if (end > data_bytes) {
       fail(DSV_ERROR_INVALID_FILE,
@@ -243,8 +244,8 @@ std::vector<SafetensorsEntry> parse_safetensors(const unsigned char* data, int64
     const int64_t bits = dtype_bits(entry.dtype);
     if (bits > 0 && bytes_of(bits, entry.shape) != entry.bytes) {
       fail(DSV_ERROR_INVALID_FILE,
-           "{}: the tensor {} has {} bytes, which is not what its shape [{}] in {} takes", shown(file),
-           shown(entry.name), entry.bytes, fmt::join(entry.shape, ", "), shown(entry.dtype));
+           "{}: the tensor {} has {} bytes, which is not what its shape [{}] in {} takes{}", shown(file),
+           shown(entry.name), entry.bytes, fmt::join(entry.shape, ", "), shown(entry.dtype), kRemedy);
     }
     entry.offset += 8 + header_bytes;
   }
@@ -257,15 +258,15 @@ std::vector<SafetensorsEntry> parse_safetensors(const unsigned char* data, int64
   std::string_view previous = "the header";
   for (const SafetensorsEntry& entry : entries) {
     if (entry.offset != at) {
-      fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} {} {}; the file is damaged", shown(file),
-           shown(entry.name), entry.offset < at ? "overlaps" : "leaves a gap after", shown(previous));
+      fail(DSV_ERROR_INVALID_FILE, "{}: the tensor {} {} {}{}", shown(file), shown(entry.name),
+           entry.offset < at ? "overlaps" : "leaves a gap after", shown(previous), kRemedy);
     }
     at += entry.bytes;
     previous = entry.name;
   }
   if (at != size) {
-    fail(DSV_ERROR_INVALID_FILE, "{}: {} bytes after the last tensor belong to none; the file is damaged",
-         shown(file), size - at);
+    fail(DSV_ERROR_INVALID_FILE, "{}: {} bytes after the last tensor belong to none{}", shown(file),
+         size - at, kRemedy);
   }
   return entries;
 }

@@ -108,8 +108,11 @@ class Fields {
     }
   }
   [[noreturn]] void invalid(std::string_view name, std::string_view what) const {
-    fail(DSV_ERROR_INVALID_FILE, "{}: {}{} {}", shown(file_), prefix_, name.empty() ? "the value" : name,
-         what);
+    // Without a name it is the object itself: rope_scaling for the prefix "rope_scaling.".
+    const std::string_view object =
+        prefix_.empty() ? "the whole file" : std::string_view(prefix_).substr(0, prefix_.size() - 1);
+    fail(DSV_ERROR_INVALID_FILE, "{}: {}{} {}", shown(file_), name.empty() ? "" : prefix_,
+         name.empty() ? object : name, what);
   }
   [[noreturn]] void unsupported(std::string_view name, std::string_view what) const {
     fail(DSV_ERROR_UNSUPPORTED, "{}: {}{} {}", shown(file_), prefix_, name, what);
@@ -285,9 +288,9 @@ void check_layer_types(const Fields& root, const Geometry& g) {
   }
 }
 
-// first_k_dense_replace with moe_layer_freq, or mlp_layer_types. With both, the list decides for deepseek_v32,
-// because transformers reads it alone there and writes its default of 3 beside it; for deepseek_v3, where it
-// reads the number alone, they must agree.
+// first_k_dense_replace with moe_layer_freq, or mlp_layer_types. With both, the list decides for
+// deepseek_v32, because transformers reads it alone there and writes its default of 3 beside it; for
+// deepseek_v3, where it reads the number alone, they must agree.
 void read_layers(const Fields& root, ModelConfig& config) {
   const int32_t layers = config.geometry.num_layers;
   const std::optional<int64_t> first_moe = root.integer_if("first_k_dense_replace", 0, kMaxPositions);
