@@ -1,6 +1,7 @@
 #include "session/session.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -148,6 +149,12 @@ void Session::rows_done(int32_t rows, std::span<float> logits, Sampler& sampler,
   }
   if (logits.empty() || cancelled() || closed()) return;
 
+  // A load checks what is small; NaN among the weights shows only here. A token drawn from none is made up.
+  if (std::all_of(logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); })) {
+    return fail(
+        DSV_ERROR_INVALID_FILE,
+        "the model computed NaN for every token: its weights are damaged; download the checkpoint again");
+  }
   const bool logprobs = options_.logprobs >= 0;
   if (logprobs) std::copy(logits.begin(), logits.end(), scratch.begin());
   const int32_t token = sampler.sample(logits, options_.sampling, static_cast<uint64_t>(completion_tokens_));

@@ -29,6 +29,23 @@ class Request : public ::testing::Test {
   ModelHandle model;
 };
 
+TEST_F(Request, FailsWhenTheWeightsMakeNoNumbers) {
+  const TempFolder folder;
+  TestTensors tensors = random_tensors(small_config(), 7, "F32");
+  std::string& head = tensors.at("lm_head.weight").bytes;
+  std::fill(head.begin(), head.end(), '\xFF');  // NaN in F32
+  write_file(folder.file("config.json"), small_config().dump());
+  write_tensors(folder.path(), tensors);
+  const ModelHandle damaged = load(engine.get(), exact_options(), folder.path());
+  Recorder session(damaged.get());
+  expect_ok(complete(session.handle.get(), prompt(5), token_options(4)));
+  expect_ok(dsv_engine_run(engine.get()));
+  EXPECT_EQ(session.finished().finish_reason, DSV_FINISH_ERROR);
+  EXPECT_EQ(session.finished().status, DSV_ERROR_INVALID_FILE);
+  EXPECT_NE(session.events.back().text.find("NaN"), std::string::npos) << session.events.back().text;
+  EXPECT_EQ(session.count(DSV_EVENT_TOKEN), 0);
+}
+
 TEST_F(Request, ComputesOnlyWhatFollowsTheCommonPrefix) {
   Recorder session(model.get());
   std::vector<int32_t> tokens = prompt(20);
