@@ -348,6 +348,27 @@ TEST_P(Conformance, Attend) {
   }
 }
 
+// Work follows k, not the context: with NaN in every row of the cache that is not selected, and in the index
+// keys, the same bits come out.
+TEST_P(Conformance, AttendReadsWhatIsSelected) {
+  if (!g_.has_indexer()) return;
+  for (const std::string& target : targets()) {
+    SCOPED_TRACE(target);
+    for (const int32_t threads : {1, 3}) {
+      Rig rig(world_, cpu_ops(), target.c_str(), threads);
+      for (int32_t r = 0; r < world_.setup.rows; r += 1 + world_.setup.rows / 7) {
+        RowSet row{{r}, {{0, 1}}, {0, 1}};
+        const Result whole = rig.run(Op::attend, row);
+        row.only_selected = true;
+        const Result poisoned = rig.run(Op::attend, row);
+        for (const float value : poisoned.act.at(Act::heads))
+          ASSERT_TRUE(std::isfinite(value)) << "row " << r;
+        expect_same(poisoned, whole, "NaN beside the selected rows");
+      }
+    }
+  }
+}
+
 TEST_P(Conformance, AttnOut) {
   judge_buffers(Op::attn_out, {{Act::delta, {sum_error(g_.num_heads * g_.v_head_dim), 0, 0, 0, 0}}});
 }

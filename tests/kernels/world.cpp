@@ -334,6 +334,27 @@ void Rig::poison() {
   }
 }
 
+void Rig::fill_cache(Op op, const RowSet& set) {
+  std::vector<std::vector<unsigned char>> pages = w_.pages;
+  if (op == Op::cache_append || set.only_selected) {
+    for (auto& bytes : pages) std::fill(bytes.begin(), bytes.end(), kPoison);
+  }
+  const int64_t row_bytes = KvLayout(w_.g, w_.setup.precision, true).latent_row_bytes;
+  for (size_t i = 0; set.only_selected && i < set.rows.size(); ++i) {
+    const auto r = static_cast<size_t>(set.rows[i]);
+    for (int32_t n = 0; n < w_.n_selected[r]; ++n) {
+      const int32_t s = w_.selected[r * static_cast<size_t>(w_.g.index_topk) + static_cast<size_t>(n)];
+      const auto page = static_cast<size_t>(
+          w_.page_table[static_cast<size_t>(w_.sequence[r] * w_.page_stride + s / kPageTokens)]);
+      std::copy_n(w_.pages[page].begin() + s % kPageTokens * row_bytes, row_bytes,
+                  pages[page].begin() + s % kPageTokens * row_bytes);
+    }
+  }
+  for (int32_t page = 0; page < kPages; ++page) {
+    ops_.write_kv(device_, kLayer, page, pages[static_cast<size_t>(page)].data());
+  }
+}
+
 Result Rig::run(Op op, const RowSet& set) {
   const auto rows = set.rows.size();
   const auto pick = [&](const std::vector<int32_t>& from) {
@@ -352,11 +373,7 @@ Result Rig::run(Op op, const RowSet& set) {
   const std::vector<int32_t> token = pick(w_.token), position = pick(w_.position),
                              sequence = pick(w_.sequence);
   poison();
-  for (int32_t page = 0; has_cache_ && page < kPages; ++page) {
-    std::vector<unsigned char> bytes = w_.pages[static_cast<size_t>(page)];
-    if (op == Op::cache_append) bytes.assign(bytes.size(), kPoison);
-    ops_.write_kv(device_, kLayer, page, bytes.data());
-  }
+  if (has_cache_) fill_cache(op, set);
   ops_.begin_step(device_, {static_cast<int32_t>(rows), token.data(), position.data(), sequence.data(),
                             w_.page_table.data(), w_.sequences, w_.page_stride});
   const auto outputs = [&]() -> std::vector<Act> {

@@ -32,6 +32,7 @@ struct RowSet {
   std::vector<int32_t> rows;     // rows of the World that make the batch
   std::vector<RowRange> ranges;  // how the op is called
   RowRange filled;               // rows of the batch whose inputs are there; the others hold NaN
+  bool only_selected = false;    // the cache holds NaN but for the latents that these rows select
 };
 
 // Values by row of the batch. Host arrays hold NaN or kUnwritten where an op wrote nothing, also past their
@@ -112,6 +113,7 @@ class Rig {
 
  private:
   void poison();
+  void fill_cache(Op op, const RowSet& set);
   void call(Op op, RowRange rows, Result& result);
 
   const World& w_;

@@ -36,16 +36,24 @@ struct Fixture {
   int32_t prefill;
   int64_t vocab;
   Logits expected;
+  Logits draft;  // [tokens - 1, V], of the MTP layer; empty without one
 
   explicit Fixture(const std::string& name) : folder(std::string(DSV_FIXTURES) + "/" + name) {
     const nlohmann::json info = nlohmann::json::parse(read_file(folder + "/expected.json"));
     tokens = info.at("tokens").get<std::vector<int32_t>>();
     prefill = info.at("prefill").get<int32_t>();
     vocab = info.at("logits").at(1).get<int64_t>();
-    const std::string bytes = read_file(folder + "/expected.f32");
-    expected.resize(tokens.size() * static_cast<size_t>(vocab));
-    if (bytes.size() != expected.size() * sizeof(float)) throw std::runtime_error(folder + ": wrong size");
-    std::memcpy(expected.data(), bytes.data(), bytes.size());
+    expected = read_logits("expected.f32", tokens.size());
+    if (std::filesystem::exists(folder + "/expected_draft.f32")) {
+      draft = read_logits("expected_draft.f32", tokens.size() - 1);
+    }
+  }
+  Logits read_logits(const std::string& name, size_t rows) const {
+    const std::string bytes = read_file(folder + "/" + name);
+    Logits out(rows * static_cast<size_t>(vocab));
+    if (bytes.size() != out.size() * sizeof(float)) throw std::runtime_error(folder + ": wrong size");
+    std::memcpy(out.data(), bytes.data(), bytes.size());
+    return out;
   }
   int32_t length() const { return static_cast<int32_t>(tokens.size()); }
 };
@@ -57,11 +65,12 @@ class Model {
  public:
   Model(const Fixture& fixture, const OpTable& ops, const char* target, Precision precision)
       : fixture_(fixture), ops_(ops), host_(nullptr), jobs_(make_thread_pool(2)) {
-    checkpoint_ = Checkpoint::open(host_, fixture.folder, false);
+    checkpoint_ = Checkpoint::open(host_, fixture.folder, !fixture.draft.empty());
     check_precision(checkpoint_->config(), precision);
     DeviceOptions options;
     options.geometry = &checkpoint_->config().geometry;
     options.precision = precision;
+    options.with_mtp = checkpoint_->has_mtp();
     options.batch_rows = 2 * fixture.length();
     options.max_context = 2 * kPageTokens;
     options.kv_pages = 5;
@@ -74,24 +83,34 @@ class Model {
                                          options.batch_rows, options.batch_rows);
   }
 
-  // Logits of every position. companion: a second sequence with other tokens in the same batches.
-  Logits run(const Chunks& chunks, bool companion = false) {
+  enum class Companion { none, beside };  // a second sequence with other tokens in the same batches
+  enum class Head { main, draft };
+
+  // Logits of every position (but the last, of the MTP layer).
+  Logits run(const Chunks& chunks, Companion companion = Companion::none, Head head = Head::main) {
     const auto vocab = static_cast<size_t>(fixture_.vocab);
+    const bool draft = head == Head::draft;
+    const int32_t length = fixture_.length() - (draft ? 1 : 0);
+    const auto token = [&](int32_t t) { return fixture_.tokens[static_cast<size_t>(t)]; };
     Logits out;
     size_t chunk = 0;
-    for (int32_t begin = 0; begin < fixture_.length(); ++chunk) {
+    for (int32_t begin = 0; begin < length; ++chunk) {
       const int32_t size = chunks[std::min(chunk, chunks.size() - 1)];
-      const int32_t end = std::min(fixture_.length(), begin + size);
+      const int32_t end = std::min(length, begin + size);
       Batch batch(2 * fixture_.length(), 2, 2 * kPageTokens);
-      if (companion) {
+      batch.draft = draft;
+      if (companion == Companion::beside) {
         const int32_t other = batch.add_sequence({0, 2});
         for (int32_t t = begin; t < end; ++t) {
-          batch.add_row(fixture_.tokens[static_cast<size_t>(fixture_.length() - 1 - t)], t, other, false);
+          batch.add_row(token(length - 1 - t), t, other, false);
+          if (draft) batch.next_token.push_back(token(t));
         }
       }
       const int32_t sequence = batch.add_sequence({4, 1});
-      for (int32_t t = begin; t < end; ++t)
-        batch.add_row(fixture_.tokens[static_cast<size_t>(t)], t, sequence, true);
+      for (int32_t t = begin; t < end; ++t) {
+        batch.add_row(token(t), t, sequence, true);
+        if (draft) batch.next_token.push_back(token(t + 1));
+      }
       forward_->begin(batch);
       while (!forward_->advance(Forward::Clock::time_point::max())) continue;
       for (int32_t i = 0; i < end - begin; ++i)
@@ -142,39 +161,48 @@ class Fixtures : public testing::TestWithParam<const char*> {
   // size. 4: both sides err, and the largest of thousands of logits is compared, not the typical one.
   static constexpr double kTolerance = 4 * 4.9 * 13.3 * 0x1p-24;
 
-  static void expect_close(const Logits& got, const Fixture& fixture, const char* what) {
-    ASSERT_EQ(got.size(), fixture.expected.size());
+  static void expect_close(const Logits& got, const Logits& expected, const char* what) {
+    ASSERT_EQ(got.size(), expected.size());
     double error = 0;
     for (size_t i = 0; i < got.size(); ++i) {
       ASSERT_TRUE(std::isfinite(got[i])) << what << " logit " << i;
-      error = std::max(error, std::fabs(double{got[i]} - double{fixture.expected[i]}));
+      error = std::max(error, std::fabs(double{got[i]} - double{expected[i]}));
     }
-    EXPECT_LE(error, kTolerance * largest(fixture.expected)) << what;
+    EXPECT_LE(error, kTolerance * largest(expected)) << what;
   }
 
   // One prefill, then chunks, then a prefill and single tokens: the same bits every time.
-  static Logits run_all_ways(Model& model, const Fixture& fixture, const char* what) {
-    const Logits whole = model.run({fixture.length()});
-    EXPECT_EQ(model.run({7, 1, 13, 32, 5}), whole) << what << ": chunks";
-    EXPECT_EQ(model.run({fixture.prefill, 1}), whole) << what << ": decode";
-    EXPECT_EQ(model.run({1}), whole) << what << ": token by token";
-    EXPECT_EQ(model.run({fixture.prefill, 3}, true), whole) << what << ": beside another sequence";
+  static Logits run_all_ways(Model& model, const Fixture& fixture, const char* what,
+                             Model::Head head = Model::Head::main) {
+    using Companion = Model::Companion;
+    const auto run = [&](const Chunks& chunks, Companion companion = Companion::none) {
+      return model.run(chunks, companion, head);
+    };
+    const Logits whole = run({fixture.length()});
+    EXPECT_EQ(run({7, 1, 13, 32, 5}), whole) << what << ": chunks";
+    EXPECT_EQ(run({fixture.prefill, 1}), whole) << what << ": decode";
+    EXPECT_EQ(run({1}), whole) << what << ": token by token";
+    EXPECT_EQ(run({fixture.prefill, 3}, Companion::beside), whole) << what << ": beside another sequence";
     return whole;
+  }
+
+  static void expect_all(const Fixture& fixture, const OpTable& ops, const char* target) {
+    const char* what = target ? target : ops.name;
+    Model model(fixture, ops, target, Precision::exact);
+    expect_close(run_all_ways(model, fixture, what), fixture.expected, what);
+    if (fixture.draft.empty()) return;
+    SCOPED_TRACE("draft");
+    expect_close(run_all_ways(model, fixture, what, Model::Head::draft), fixture.draft, what);
   }
 };
 
 TEST_P(Fixtures, ReferenceAgreesWithTransformers) {
-  const Fixture fixture(GetParam());
-  Model model(fixture, reference_ops(), nullptr, Precision::exact);
-  expect_close(run_all_ways(model, fixture, "reference"), fixture, "reference");
+  expect_all(Fixture(GetParam()), reference_ops(), nullptr);
 }
 
 TEST_P(Fixtures, CpuAgreesWithTransformers) {
   const Fixture fixture(GetParam());
-  for (const std::string& target : cpu_target_list()) {
-    Model model(fixture, cpu_ops(), target.c_str(), Precision::exact);
-    expect_close(run_all_ways(model, fixture, target.c_str()), fixture, target.c_str());
-  }
+  for (const std::string& target : cpu_target_list()) expect_all(fixture, cpu_ops(), target.c_str());
 }
 
 // Two implementations of `official` round the same values at the same places, but a difference in the last
@@ -201,7 +229,8 @@ TEST_P(Fixtures, CpuOfficialAgreesWithReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Fixtures,
-                         testing::Values("v32_bf16", "v32_fp8", "v32_f32", "v3_noq_bf16", "v3_f16"),
+                         testing::Values("v32_bf16", "v32_fp8", "v32_f32", "v3_noq_bf16", "v3_f16",
+                                         "v32_mtp"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
