@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 
@@ -97,15 +98,15 @@ void merge_duplicates(std::vector<PythonJson::Member>& members) {
   std::vector<size_t> order(members.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return members[a].first < members[b].first; });
+                   [&](size_t a, size_t b) { return members[a].key < members[b].key; });
   std::vector<bool> dead(members.size());
   bool any = false;
   for (size_t i = 0; i < order.size();) {
     size_t next = i + 1;
-    while (next < order.size() && members[order[next]].first == members[order[i]].first)
+    while (next < order.size() && members[order[next]].key == members[order[i]].key)
       dead[order[next++]] = true;
     if (next > i + 1) {
-      members[order[i]].second = std::move(members[order[next - 1]].second);
+      members[order[i]].value = std::move(members[order[next - 1]].value);
       any = true;
     }
     i = next;
@@ -199,7 +200,7 @@ class Reader {
       if (peek() != '"') wrong("has no key in quotes");
       std::string key = read_string();
       if (!take(':')) wrong("lacks a ':'");
-      value.members.emplace_back(std::move(key), read(depth + 1));
+      value.members.push_back({std::move(key), read(depth + 1)});
     } while (take(','));
     if (!take('}')) wrong("lacks a ',' or '}'");
     merge_duplicates(value.members);
@@ -300,7 +301,7 @@ class Reader {
 
 const PythonJson* PythonJson::find(std::string_view key) const {
   for (const Member& member : members) {
-    if (member.first == key) return &member.second;
+    if (member.key == key) return &member.value;
   }
   return nullptr;
 }
@@ -362,9 +363,9 @@ void dump_python_json(const PythonJson& value, std::string& out) {
       out += '{';
       for (size_t i = 0; i < value.members.size(); ++i) {
         if (i > 0) out += ", ";
-        dump_python_string(value.members[i].first, out);
+        dump_python_string(value.members[i].key, out);
         out += ": ";
-        dump_python_json(value.members[i].second, out);
+        dump_python_json(value.members[i].value, out);
       }
       out += '}';
       break;

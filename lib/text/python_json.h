@@ -6,14 +6,13 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace dsv {
 
 struct PythonJson {
   enum class Kind { null, boolean, number, string, array, object };
-  using Member = std::pair<std::string, PythonJson>;
+  struct Member;
 
   Kind kind = Kind::null;
   bool boolean = false;
@@ -26,6 +25,10 @@ struct PythonJson {
   bool is_array() const { return kind == Kind::array; }
   bool is_object() const { return kind == Kind::object; }
   const PythonJson* find(std::string_view key) const;  // null if there is none, or this is no object
+};
+struct PythonJson::Member {
+  std::string key;
+  PythonJson value;
 };
 
 struct PythonJsonLimits {
