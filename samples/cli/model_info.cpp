@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "samples/cli/commands.h"
 #include "samples/cli/common.h"
@@ -57,7 +58,11 @@ void plan(const PlanArgs& args) {
   if (args.model.context > 0) {
     // Pages hold 64 tokens, so a session takes whole ones.
     const int64_t pages = (args.model.context + 63) / 64;
-    options.kv_budget_bytes = args.sessions * pages * (plan.kv_bytes_per_1k / 16);
+    if (__builtin_mul_overflow(args.sessions, pages * (plan.kv_bytes_per_1k / 16),
+                               &options.kv_budget_bytes)) {
+      throw std::runtime_error("--sessions is " + std::to_string(args.sessions) +
+                               ": no machine holds as many; give fewer");
+    }
     plan = dsv::Model::plan(engine, path, options);
   }
   const std::pair<const char*, int64_t> bytes[] = {{"weight_bytes", plan.weight_bytes},
