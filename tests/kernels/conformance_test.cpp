@@ -364,6 +364,9 @@ TEST_P(Conformance, AttendReadsWhatIsSelected) {
         for (const float value : poisoned.act.at(Act::heads))
           ASSERT_TRUE(std::isfinite(value)) << "row " << r;
         expect_same(poisoned, whole, "NaN beside the selected rows");
+        if (world_.position[static_cast<size_t>(r)] < world_.n_selected[static_cast<size_t>(r)]) continue;
+        const Result all = rig.run(Op::attend_all, row);
+        EXPECT_TRUE(std::isnan(all.act.at(Act::heads)[0])) << "the NaN is there for who reads everything";
       }
     }
   }
