@@ -8,27 +8,12 @@
 #include <utility>
 
 #include "base/error.h"
+#include "text/utf8.h"
 
 namespace dsv {
 namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-void append_utf8(uint32_t c, std::string& out) {
-  const auto put = [&](uint32_t byte) { out += static_cast<char>(byte); };
-  if (c < 0x80) return put(c);
-  if (c < 0x800) {
-    put(0xC0 | c >> 6);
-  } else if (c < 0x10000) {
-    put(0xE0 | c >> 12);
-    put(0x80 | (c >> 6 & 0x3F));
-  } else {
-    put(0xF0 | c >> 18);
-    put(0x80 | (c >> 12 & 0x3F));
-    put(0x80 | (c >> 6 & 0x3F));
-  }
-  put(0x80 | (c & 0x3F));
-}
 
 // The decimal exponent of a number's first digit that is not 0: 2 for 123.4, -3 for 0.00123; 0 for zero.
 int64_t decimal_exponent(std::string_view number) {
@@ -288,7 +273,7 @@ class Reader {
       if (low < 0xDC00 || low >= 0xE000) wrong("has half of a surrogate pair");
       c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
     }
-    append_utf8(c, out);
+    append_utf8(out, c);
   }
 
   std::string_view text_, what_;
