@@ -42,6 +42,7 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(size_t size) const {
+    while (size < rest_.size() && (static_cast<unsigned char>(rest_[size]) & 0xC0) == 0x80) ++size;
     fail(DSV_ERROR_UNSUPPORTED,
          "{}: the pattern uses {}, which is not built; use the tokenizer.json released with the model",
          where_, shown(rest_.substr(0, size)));

@@ -39,6 +39,9 @@ constexpr Marker kCallsStart(markers::kCallsStart), kEndParameter(markers::kEndP
 constexpr Marker kNameEnd("\">\n"), kStringHead("\" string=\"true\">"), kJsonHead("\" string=\"false\">");
 constexpr const Marker* kStrays[] = {&kDsml, &kThink, &kEndThink};
 
+// Names are compared with each other, so their number must not be the model's to choose.
+constexpr size_t kMostParameters = 1000;
+
 bool is_inside_code_point(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
@@ -297,6 +300,8 @@ void StreamParser::begin_call(const Take& take) {
 void StreamParser::begin_parameter(bool is_string, const Take& take) {
   const size_t head = is_string ? kStringHead.size() : kJsonHead.size();
   const std::string_view name = std::string_view(raw_).substr(mark_, at_ - head - mark_);
+  if (parameters_.size() == kMostParameters)
+    return malformed(fmt::format("it has more than {} parameters", kMostParameters), take);
   for (const Range& other : parameters_) {
     if (std::string_view(raw_).substr(start_ + other.begin, other.size) == name)
       return malformed(fmt::format("it repeats the parameter {}", shown(name)), take);

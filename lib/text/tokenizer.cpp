@@ -37,11 +37,14 @@ Vocabulary make_vocabulary(const TokenizerFile& file, const std::string& path) {
     if (read_byte_level(name, bytes)) {
       vocabulary.add(token.id, bytes, true, where);
     } else {
-      plain[name] = token.id;
+      if (const auto [at, is_new] = plain.emplace(name, token.id); !is_new) {
+        fail(DSV_ERROR_INVALID_FILE, "{} has the token {} twice (ids {} and {}); remove one", where,
+             shown(name), at->second, token.id);
+      }
       vocabulary.add(token.id, name, false, where);
     }
   }
-  std::map<std::string_view, int32_t> seen;
+  Names seen;
   for (const TokenizerFile::AddedToken& token : file.added) {
     // The vocabulary may list it too, with the same id.
     int32_t listed = -1;
@@ -55,8 +58,7 @@ Vocabulary make_vocabulary(const TokenizerFile& file, const std::string& path) {
     if (!is_first || (listed < 0 ? !id_is_free : listed != token.id)) {
       fail(DSV_ERROR_INVALID_FILE,
            "{}: added_tokens gives {} the id {}, but that token or that id is in use; use the tokenizer.json "
-           "released "
-           "with the model",
+           "released with the model",
            shown(path), shown(token.content), token.id);
     }
     if (id_is_free) vocabulary.add(token.id, token.content, false, where);

@@ -50,17 +50,11 @@ class Reader final : public JsonReader {
 
   bool start_object(std::size_t size) override {
     if (place_ != Place::elsewhere) wrong();
-    if (at_model_field("vocab")) {
-      place_ = Place::vocab;
-      return true;
-    }
-    return JsonReader::start_object(size);
+    if (at_model_field("vocab")) place_ = Place::vocab;
+    return JsonReader::start_object(size);  // the document keeps an empty one
   }
   bool end_object() override {
-    if (place_ == Place::vocab) {
-      place_ = Place::elsewhere;
-      return true;
-    }
+    place_ = Place::elsewhere;
     return JsonReader::end_object();
   }
 
@@ -71,10 +65,7 @@ class Reader final : public JsonReader {
       return true;
     }
     if (place_ != Place::elsewhere) wrong();
-    if (at_model_field("merges")) {
-      place_ = Place::merges;
-      return true;
-    }
+    if (at_model_field("merges")) place_ = Place::merges;
     return JsonReader::start_array(size);
   }
   bool end_array() override {
@@ -83,10 +74,7 @@ class Reader final : public JsonReader {
       place_ = Place::merges;
       return true;
     }
-    if (place_ == Place::merges) {
-      place_ = Place::elsewhere;
-      return true;
-    }
+    place_ = Place::elsewhere;
     return JsonReader::end_array();
   }
 
@@ -236,9 +224,7 @@ class Checker {
       unsupported("model.type", shown(text(model, "type", "model")));
     }
     if (out_.vocab.empty()) invalid("model.vocab", "is missing, empty or no object");
-    for (const TokenizerFile::Token& token : out_.vocab) {
-      if (token.id < 0) invalid("model.vocab", "has a token without an id");
-    }
+    if (!field(model, "merges").is_array()) invalid("model.merges", "is missing or no array");
     if (const json& dropout = field(model, "dropout"); !dropout.is_null() && dropout != 0) {
       unsupported("model.dropout", dropout.dump());
     }

@@ -49,7 +49,7 @@ void Vocabulary::add(int32_t id, std::string_view bytes, bool of_text, std::stri
     for (int32_t probes = 0; slots_[slot] >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
       if (this->bytes(slots_[slot]) == bytes) {
         fail(DSV_ERROR_INVALID_FILE, "{} has the token {} twice (ids {} and {}); remove one", where,
-             shown(bytes), slots_[slot], id);
+             shown(replace_invalid_utf8(bytes)), slots_[slot], id);
       }
       if (++probes > kMaxProbes) {
         fail(DSV_ERROR_INVALID_FILE,

@@ -10,6 +10,7 @@
 
 #include "tests/text/corpus.h"
 #include "tests/text/data.h"
+#include "text/detokenizer.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 
@@ -71,7 +72,7 @@ TEST(TokenizerReference, CorpusIsTheOneOfTheReference) {
   EXPECT_GE(total, size_t{10} << 20);
 }
 
-// Every section's ids are those of the reference, and their bytes are the text again.
+// Every section's ids are those of the reference, and token by token, in whole code points, the text again.
 void expect_reference(const std::string& name, const std::string& file) {
   const json expected = reference()["files"][name];
   Hash file_hash;
@@ -79,6 +80,7 @@ void expect_reference(const std::string& name, const std::string& file) {
   ASSERT_EQ(file_hash.hex(), expected["file_xxh64"])
       << "the tokenizer.json of " << name << " has changed: run tests/text/make_reference.py";
   const auto tokenizer = Tokenizer::parse(file, name + "/tokenizer.json");
+  Detokenizer detokenizer;
   for (const CorpusSection& section : corpus()) {
     Hash hash;
     size_t count = 0;
@@ -88,7 +90,12 @@ void expect_reference(const std::string& name, const std::string& file) {
       hash.add(ids.data(), ids.size() * sizeof ids[0]);
       count += ids.size();
       std::string decoded;
-      for (const int32_t id : ids) decoded += tokenizer->bytes(id);
+      for (const int32_t id : ids) {
+        const std::string_view piece = detokenizer.push(tokenizer->bytes(id));
+        ASSERT_TRUE(is_utf8(piece)) << section.name;
+        decoded += piece;
+      }
+      decoded += detokenizer.finish();
       ASSERT_TRUE(decoded == replace_invalid_utf8(text)) << section.name;
     }
     EXPECT_EQ(count, expected["sections"][section.name]["ids"]) << section.name;

@@ -234,6 +234,20 @@ TEST(StreamParser, MalformedMarkupIsContent) {
                    of_f + "it repeats the parameter 'x'" + markup, {"begin call_0 f", "delta {\"x\": \"a\""});
 }
 
+TEST(StreamParser, ACallHasAtMostAThousandParameters) {
+  std::string inside = parameter("0", "", true);
+  for (int i = 1; i < 1000; ++i) inside += "\n" + parameter(std::to_string(i), "", true);
+  const auto count = [](const std::string& text, int32_t kind) {
+    const auto events = parse_whole(text, Kind::answer, false);
+    EXPECT_EQ(broken_promise(text, Kind::answer, false, events), "");
+    return std::count_if(events.begin(), events.end(), [&](const ParserEvent& e) { return e.kind == kind; });
+  };
+  EXPECT_EQ(count(kOpen + invoke("f", inside) + kClose, DSV_EVENT_TOOL_END), 1);
+  inside += "\n" + parameter("1000", "", true);
+  EXPECT_EQ(count(kOpen + invoke("f", inside) + kClose, DSV_EVENT_TOOL_END), 0);
+  EXPECT_EQ(count(kOpen + invoke("f", inside) + kClose, DSV_EVENT_MALFORMED), 1);
+}
+
 TEST(StreamParser, CallsBeforeAMalformedOneStand) {
   const Lines clock{"begin call_0 clock", "delta {}", "end call_0 clock {}"};
   const auto with = [&](const Lines& more) {
