@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <functional>
 #include <utility>
 
 #include "base/error.h"
@@ -56,6 +55,13 @@ Bpe::Bpe(Vocabulary vocabulary, Merges merges, bool whole_first)
     const char byte = static_cast<char>(b);
     byte_ids_[b] = vocabulary_.find({&byte, 1});
   }
+  byte_merges_.reserve(1 << 16);
+  for (const int32_t left : byte_ids_) {
+    for (const int32_t right : byte_ids_) {
+      const Merges::Merge* merge = left < 0 || right < 0 ? nullptr : merges_.find(left, right);
+      byte_merges_.push_back(merge ? *merge : Merges::Merge{0, -1});
+    }
+  }
 }
 
 void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
@@ -74,12 +80,23 @@ void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>&
 
 void Bpe::merge(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
   std::vector<Scratch::Symbol>& symbols = scratch.symbols;
+  std::vector<Scratch::Candidate>& candidates = scratch.candidates;
   symbols.clear();
+  candidates.clear();
+  const auto add = [&](int32_t left, Merges::Merge merge) {
+    symbols[left].product = merge.id;
+    if (merge.id < 0) return false;
+    candidates.push_back({uint64_t{merge.rank} << 32 | static_cast<uint32_t>(left), merge.id});
+    return true;
+  };
+  size_t last = 0;  // byte of the last symbol
   for (const char c : piece) {
-    const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
-    if (id < 0) continue;
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte_ids_[byte] < 0) continue;
     const auto at = static_cast<int32_t>(symbols.size());
-    symbols.push_back({id, at - 1, at + 1});
+    if (at > 0) add(at - 1, byte_merges_[last << 8 | byte]);
+    symbols.push_back({byte_ids_[byte], at - 1, at + 1, -1});
+    last = byte;
   }
   if (symbols.empty()) return;
   symbols.back().next = -1;
@@ -87,32 +104,30 @@ void Bpe::merge(std::string_view piece, Scratch& scratch, std::vector<int32_t>& 
   // A heap with the lowest rank in front, and of equal ranks the leftmost. Entries whose symbols have changed
   // since stay in it and are known by a product that the pair at their place no longer has. (The reference
   // goes by the product too, not by the rank: it matters where two merges make one token.)
-  auto& candidates = scratch.candidates;
-  candidates.clear();
-  const auto add = [&](int32_t left, bool heap) {
-    const Merges::Merge* merge = merges_.find(symbols[left].id, symbols[symbols[left].next].id);
-    if (!merge) return;
-    candidates.emplace_back(uint64_t{merge->rank} << 32 | static_cast<uint32_t>(left), merge->id);
-    if (heap) std::push_heap(candidates.begin(), candidates.end(), std::greater<>());
+  const auto later = [](const Scratch::Candidate& a, const Scratch::Candidate& b) {
+    return a.order > b.order;
   };
-  for (size_t i = 0; i + 1 < symbols.size(); ++i) add(static_cast<int32_t>(i), false);
-  std::make_heap(candidates.begin(), candidates.end(), std::greater<>());
+  const auto find_and_add = [&](int32_t left) {
+    const Merges::Merge* merge = merges_.find(symbols[left].id, symbols[symbols[left].next].id);
+    if (add(left, merge ? *merge : Merges::Merge{0, -1}))
+      std::push_heap(candidates.begin(), candidates.end(), later);
+  };
+  std::make_heap(candidates.begin(), candidates.end(), later);
   while (!candidates.empty()) {
-    const auto [order, id] = candidates.front();
-    std::pop_heap(candidates.begin(), candidates.end(), std::greater<>());
+    const auto [order, product] = candidates.front();
+    std::pop_heap(candidates.begin(), candidates.end(), later);
     candidates.pop_back();
     const auto at = static_cast<int32_t>(order & 0xFFFFFFFF);
     Scratch::Symbol& left = symbols[at];
-    if (left.id < 0 || left.next < 0) continue;
+    if (left.id < 0 || left.product != product) continue;
     Scratch::Symbol& right = symbols[left.next];
-    const Merges::Merge* now = merges_.find(left.id, right.id);
-    if (!now || now->id != id) continue;
-    left.id = id;
+    left.id = product;
     left.next = right.next;
+    left.product = -1;
     right.id = -1;
     if (left.next >= 0) symbols[left.next].previous = at;
-    if (left.previous >= 0) add(left.previous, true);
-    if (left.next >= 0) add(at, true);
+    if (left.previous >= 0) find_and_add(left.previous);
+    if (left.next >= 0) find_and_add(at);
   }
   for (int32_t at = 0; at >= 0; at = symbols[at].next) ids.push_back(symbols[at].id);
 }

@@ -44,9 +44,14 @@ class Bpe {
   struct Scratch {
     struct Symbol {
       int32_t id, previous, next;  // -1: none; an id of -1: merged into its left neighbour
+      int32_t product;             // what this and the next one become, or -1
+    };
+    struct Candidate {
+      uint64_t order;  // rank and place
+      int32_t product;
     };
     std::vector<Symbol> symbols;
-    std::vector<std::pair<uint64_t, int32_t>> candidates;  // rank and place; id
+    std::vector<Candidate> candidates;
   };
 
   // `whole_first`: a piece that is a token is that token, whatever the merges make of it ("ignore_merges").
@@ -64,6 +69,9 @@ class Bpe {
   Merges merges_;
   bool whole_first_;
   int32_t byte_ids_[256];
+  // merges_.find() of two bytes' tokens, an id of -1 for none: half of all look-ups, and next to each other
+  // in memory those that a language needs.
+  std::vector<Merges::Merge> byte_merges_;
   // By token, whether its bytes as a piece are this token again: most pieces are, and then need no merging.
   // Found out when first needed; every thread finds the same.
   enum Known : uint8_t { kUnknown, kWhole, kParts };

@@ -41,22 +41,25 @@ bool read_byte_level(std::string_view written, std::string& bytes) {
   return true;
 }
 
-Vocabulary::Vocabulary(size_t count) : slots_(std::bit_ceil(2 * count + 2), -1) {}
+Vocabulary::Vocabulary(size_t count) : slots_(std::bit_ceil(2 * count + 2)) {}
+
+size_t Vocabulary::hash_of(std::string_view bytes) { return std::hash<std::string_view>()(bytes); }
 
 void Vocabulary::add(int32_t id, std::string_view bytes, bool of_text, std::string_view where) {
   if (of_text) {
-    size_t slot = std::hash<std::string_view>()(bytes) & (slots_.size() - 1);
-    for (int32_t probes = 0; slots_[slot] >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
-      if (this->bytes(slots_[slot]) == bytes) {
+    const size_t hash = hash_of(bytes);
+    size_t slot = hash & (slots_.size() - 1);
+    for (int32_t probes = 0; slots_[slot].id >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
+      if (this->bytes(slots_[slot].id) == bytes) {
         fail(DSV_ERROR_INVALID_FILE, "{} has the token {} twice (ids {} and {}); remove one", where,
-             shown(replace_invalid_utf8(bytes)), slots_[slot], id);
+             shown(replace_invalid_utf8(bytes)), slots_[slot].id, id);
       }
       if (++probes > kMaxProbes) {
         fail(DSV_ERROR_INVALID_FILE,
              "{} has tokens made to collide in a hash table; is the file from its author?", where);
       }
     }
-    slots_[slot] = id;
+    slots_[slot] = {static_cast<uint32_t>(hash >> 32), id};
     longest_ = std::max(longest_, bytes.size());
   }
   if (id >= size()) spans_.resize(id + 1);
@@ -66,9 +69,13 @@ void Vocabulary::add(int32_t id, std::string_view bytes, bool of_text, std::stri
 
 int32_t Vocabulary::find(std::string_view bytes) const {
   if (bytes.size() > longest_) return -1;
-  size_t slot = std::hash<std::string_view>()(bytes) & (slots_.size() - 1);
-  while (slots_[slot] >= 0 && this->bytes(slots_[slot]) != bytes) slot = (slot + 1) & (slots_.size() - 1);
-  return slots_[slot];
+  const size_t hash = hash_of(bytes);
+  const auto tag = static_cast<uint32_t>(hash >> 32);
+  size_t slot = hash & (slots_.size() - 1);
+  while (slots_[slot].id >= 0 && !(slots_[slot].hash == tag && this->bytes(slots_[slot].id) == bytes)) {
+    slot = (slot + 1) & (slots_.size() - 1);
+  }
+  return slots_[slot].id;
 }
 
 std::string_view Vocabulary::bytes(int32_t id) const {

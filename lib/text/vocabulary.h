@@ -34,10 +34,16 @@ class Vocabulary {
     uint32_t offset = 0, size = 0;
   };
 
+  struct Slot {
+    uint32_t hash = 0;  // its upper half, which tells most tokens apart without a look at their bytes
+    int32_t id = -1;    // -1: free
+  };
+  static size_t hash_of(std::string_view bytes);
+
   std::string pool_;
-  std::vector<Span> spans_;     // by id
-  std::vector<int32_t> slots_;  // hash table of ids, -1 where free; a power of two, at most half full
-  size_t longest_ = 0;          // bytes of the longest token that find() knows
+  std::vector<Span> spans_;  // by id
+  std::vector<Slot> slots_;  // hash table; a power of two, at most half full
+  size_t longest_ = 0;       // bytes of the longest token that find() knows
 };
 
 }  // namespace dsv

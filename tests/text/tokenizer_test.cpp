@@ -149,7 +149,7 @@ TEST(Tokenizer, RefusesWhatIsNoJson) {
     SCOPED_TRACE(text.substr(0, 100));
     expect_refused(text, DSV_ERROR_INVALID_FILE, "");
   }
-  for (const std::string& text : {"[]", "null", "1", "\"model\""}) {
+  for (const char* text : {"[]", "null", "1", "\"model\""}) {
     expect_refused(text, DSV_ERROR_INVALID_FILE, "its root is no object");
   }
   expect_refused(std::string((size_t{64} << 20) + 1, ' '), DSV_ERROR_INVALID_FILE, "bytes");
@@ -288,10 +288,8 @@ TEST(Tokenizer, RefusesPatternsItCannotRun) {
   expect_refused_with(pattern, std::string(100000, 'a'), DSV_ERROR_UNSUPPORTED, where);
   expect_refused_with(pattern, std::string(1000, '(') + std::string(1000, ')'), DSV_ERROR_UNSUPPORTED, where);
   json file = small();
-  for (int i = 0; i < 40; ++i) {
-    file["pre_tokenizer"]["pretokenizers"].insert(file["pre_tokenizer"]["pretokenizers"].begin(),
-                                                  {{"type", "Digits"}, {"individual_digits", true}});
-  }
+  auto& steps = file["pre_tokenizer"]["pretokenizers"].get_ref<json::array_t&>();
+  steps.insert(steps.begin(), 40, json{{"type", "Digits"}, {"individual_digits", true}});
   expect_refused(file.dump(), DSV_ERROR_UNSUPPORTED, "more than 32 patterns");
 }
 
