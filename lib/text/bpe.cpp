@@ -17,15 +17,17 @@ uint64_t pair_of(int32_t left, int32_t right) {
 
 }  // namespace
 
-Merges::Merges(size_t count) : slots_(std::bit_ceil(2 * count + 2)) {}
+Merges::Merges(size_t count) : slots_(std::bit_ceil(2 * count + 2)), some_(4 * slots_.size()) {}
 
-size_t Merges::slot_of(uint64_t pair) const {
-  return (pair * 0x9E3779B97F4A7C15) >> (64 - std::countr_zero(slots_.size()));
+uint64_t Merges::hash_of(uint64_t pair) const {
+  return (pair * 0x9E3779B97F4A7C15) >> (64 - std::countr_zero(some_.size()));
 }
 
 void Merges::add(int32_t left, int32_t right, Merge merge, std::string_view where) {
   const uint64_t pair = pair_of(left, right);
-  size_t slot = slot_of(pair);
+  const uint64_t hash = hash_of(pair);
+  some_[hash] = true;
+  size_t slot = hash / 4;
   for (int32_t probes = 0; slots_[slot].pair != kFree && slots_[slot].pair != pair;
        slot = (slot + 1) & (slots_.size() - 1)) {
     if (++probes > kMaxProbes) {
@@ -38,7 +40,9 @@ void Merges::add(int32_t left, int32_t right, Merge merge, std::string_view wher
 
 const Merges::Merge* Merges::find(int32_t left, int32_t right) const {
   const uint64_t pair = pair_of(left, right);
-  size_t slot = slot_of(pair);
+  const uint64_t hash = hash_of(pair);
+  if (!some_[hash]) return nullptr;
+  size_t slot = hash / 4;
   while (slots_[slot].pair != pair) {
     if (slots_[slot].pair == kFree) return nullptr;
     slot = (slot + 1) & (slots_.size() - 1);

@@ -33,9 +33,11 @@ class Merges {
     Merge merge{};
   };
   static constexpr uint64_t kFree = ~uint64_t{0};
-  size_t slot_of(uint64_t pair) const;
+  uint64_t hash_of(uint64_t pair) const;  // below 4 slots_.size()
 
   std::vector<Slot> slots_;  // a power of two, at most half full
+  // A bit for each hash: most pairs asked for have no merge, and this much stays in the processor's cache.
+  std::vector<bool> some_;
 };
 
 class Bpe {
