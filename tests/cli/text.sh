@@ -2,7 +2,7 @@
 # tokenize, detokenize, encode and parse on hostile input: an exit status, and on failure one sentence and no output.
 # text.sh DSV TOKENIZER_JSON
 set -euo pipefail
-dsv=$1 tokenizer=$2
+dsv=$(realpath "$1") tokenizer=$(realpath "$2")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
