@@ -45,7 +45,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check(*tokenizer, "");
     check(*tokenizer, "Hello, w\u00F6rld! 12345  \r\n\tdon't \u4F60\u597D \U0001F600<think>aaaaaaab\xFF\xC3");
     check(*tokenizer, json.substr(0, 2000));
-  } catch (const dsv::Error&) {
+  } catch (const dsv::Error& error) {
+    require(dsv::is_utf8(error.what()));
   }
   return 0;
 }
