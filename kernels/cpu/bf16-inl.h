@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "kernels/cpu/targets.h"
@@ -38,24 +39,28 @@ inline uint32_t bf16_pair(const float* two) {
   return bits[0] >> 16 | (bits[1] & 0xffff0000);
 }
 
-class Decoder {
- public:
-  Decoder() {
-    alignas(64) uint8_t low[128], high[128];
+// The low and the high byte of the bf16 of each magnitude.
+struct DecodeTables {
+  alignas(64) uint8_t low[128] = {}, high[128] = {};
+  constexpr DecodeTables() {
     for (int code = 0; code < 128; ++code) {
-      float value = code < 8 ? static_cast<float>(code) * 0x1p-9f : 0;  // subnormals
-      uint32_t bits = static_cast<uint32_t>(code) << 20;
-      bits += uint32_t{120} << 23;  // exponent bias 7 to 127
-      if (code < 8) std::memcpy(&bits, &value, sizeof bits);
+      const float small = static_cast<float>(code) * 0x1p-9f;                       // subnormals
+      uint32_t bits = (static_cast<uint32_t>(code) << 20) + (uint32_t{120} << 23);  // exponent bias 7 to 127
+      if (code < 8) bits = std::bit_cast<uint32_t>(small);
       if (code == 127) bits = 0x7fc00000;
       low[code] = static_cast<uint8_t>(bits >> 16);
       high[code] = static_cast<uint8_t>(bits >> 24);
     }
-    low_[0] = _mm512_load_si512(low);
-    low_[1] = _mm512_load_si512(low + 64);
-    high_[0] = _mm512_load_si512(high);
-    high_[1] = _mm512_load_si512(high + 64);
   }
+};
+inline constexpr DecodeTables kDecodeTables;
+
+// Holds the tables in registers: make one in each function that loops.
+class Decoder {
+ public:
+  Decoder()
+      : low_{_mm512_load_si512(kDecodeTables.low), _mm512_load_si512(kDecodeTables.low + 64)},
+        high_{_mm512_load_si512(kDecodeTables.high), _mm512_load_si512(kDecodeTables.high + 64)} {}
 
   // 64 codes to two vectors.
   inline void decode(__m512i codes, __m512i* out) const {

@@ -1,6 +1,7 @@
 // The CPU backend's device: where activations, cache and scratch live, and how ops spread work over threads.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -18,6 +19,36 @@ namespace dsv::cpu {
 struct ScratchSize {
   int64_t per_job = 0, shared = 0;
 };
+
+// Work items [begin, end) that are left of a job's share; a take returns -1 when there is none.
+class alignas(64) ItemRun {
+ public:
+  void set(int64_t begin, int64_t end) {
+    left_.store(static_cast<uint64_t>(begin) << 32 | static_cast<uint64_t>(end), std::memory_order_relaxed);
+  }
+  int64_t take_front() {
+    uint64_t left = left_.load(std::memory_order_relaxed);
+    while (begin(left) < end(left)) {
+      if (left_.compare_exchange_weak(left, left + (uint64_t{1} << 32), std::memory_order_relaxed)) {
+        return begin(left);
+      }
+    }
+    return -1;
+  }
+  int64_t take_back() {
+    uint64_t left = left_.load(std::memory_order_relaxed);
+    while (begin(left) < end(left)) {
+      if (left_.compare_exchange_weak(left, left - 1, std::memory_order_relaxed)) return end(left) - 1;
+    }
+    return -1;
+  }
+
+ private:
+  static int64_t begin(uint64_t left) { return static_cast<int64_t>(left >> 32); }
+  static int64_t end(uint64_t left) { return static_cast<int64_t>(left & 0xffffffff); }
+  std::atomic<uint64_t> left_;
+};
+inline constexpr int32_t kMaxRuns = 256;  // jobs that an op is cut for at most
 
 // Rows of every activation are f32 (on the bf16 grid where ops.h says that `official` rounds), except
 // index_q:
@@ -99,19 +130,25 @@ struct CpuDevice {
 
   unsigned char* job_scratch(int32_t job) const { return job_scratch_memory + job * job_scratch_bytes; }
 
-  // Calls body(item, job) once for every item in [0, items); `job` < max_jobs names the scratch to use. Jobs
-  // take the next item when they are done with one, so items may differ in cost. Results must not depend on
-  // which job computes an item.
+  // Calls body(item, job) once for every item in [0, items); `job` < max_jobs names the scratch to use. Each
+  // job takes a run of items of its own from front to back, so that it reads a weight as one stream; a job
+  // that is done takes from the backs of the others' runs, so items may differ in cost. Results must not
+  // depend on which job computes an item.
   template <class F>
   void parallel(int64_t items, F&& body) const {
-    const auto count = static_cast<int32_t>(items < max_jobs ? items : max_jobs);
+    const auto count = static_cast<int32_t>(std::min<int64_t>({items, max_jobs, kMaxRuns}));
     if (count <= 1) {
       for (int64_t item = 0; item < items; ++item) body(item, 0);
       return;
     }
-    std::atomic<int64_t> next{0};
+    ItemRun runs[kMaxRuns];
+    for (int32_t i = 0; i < count; ++i) runs[i].set(items * i / count, items * (i + 1) / count);
     jobs->for_each(count, [&](int32_t job) {
-      for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) body(item, job);
+      for (int64_t item; (item = runs[job].take_front()) >= 0;) body(item, job);
+      for (int32_t other = 1; other < count; ++other) {
+        ItemRun& run = runs[(job + other) % count];
+        for (int64_t item; (item = run.take_back()) >= 0;) body(item, job);
+      }
     });
   }
 

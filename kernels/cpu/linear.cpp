@@ -12,9 +12,10 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 }  // namespace
 
 int64_t linear_job_bytes(int64_t rows, int64_t cols) {
-  // Decoded weight rows of the vector and bf16 kernels; tiles, and sums of 32 weight rows, of the AMX
-  // kernels.
-  return std::max<int64_t>(16 * padded_cols(cols), 128 * round_up(rows, kGroup) + (16 << 10));
+  // Decoded weight rows of the vector and bf16 kernels; tiles, and sums of 32 weight rows, of the AMX kernels for
+  // many rows, and their panels for few.
+  constexpr int64_t kAmxPanels = 42 << 10;
+  return std::max({16 * padded_cols(cols), 128 * round_up(rows, kGroup) + (16 << 10), kAmxPanels});
 }
 
 int64_t packed_bytes(int64_t rows, int64_t cols) {

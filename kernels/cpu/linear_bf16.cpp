@@ -2,8 +2,8 @@
 //
 // A result's lanes take a block of 128 columns in four instructions, are scaled and added to the row's lanes,
 // which are added up at the end: the same sums whether a weight row meets one input row or many. With few
-// input rows weights are decoded on the way (two lookups per 64 bytes: faster than memory delivers them),
-// with many into a panel of four rows that stays in the cache.
+// input rows weights are decoded on the way, a row after the other, because one address stream with prefetches some
+// kilobytes ahead is what a core reads fastest; with many into a panel of four rows that stays in the cache.
 #include "kernels/cpu/targets.h"
 
 #if defined(__x86_64__)
@@ -44,11 +44,19 @@ void pack(const float* const* rows, int32_t group, const Packed& p) {
   }
 }
 
+// Asks for the weights that come some kilobytes after a block: early enough to arrive in time.
+template <Dtype dtype>
+inline void prefetch(const unsigned char* block) {
+  for (int64_t line = 0; line < kBlock * dtype_bytes(dtype); line += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes + line), _MM_HINT_T1);
+  }
+}
+
 // Results of weight rows [n, n + NR) and input rows [m, m + MR). With a panel the weights are decoded
 // already, bf16 [NR][128 * blocks].
 template <Dtype dtype, bool from_panel, int NR, int MR>
 void tile(const Decoder& decoder, const CpuWeight& w, const unsigned char* panel, int64_t n, const Packed& x,
-          int32_t m, float* out, int64_t out_stride, int64_t ahead) {
+          int32_t m, float* out, int64_t out_stride) {
   const int64_t row_bytes = x.blocks * kBlock * 2;
   const unsigned char* const values = static_cast<const unsigned char*>(x.values) + m * row_bytes;
   const int32_t scales = x.scale_stride();
@@ -66,9 +74,7 @@ void tile(const Decoder& decoder, const CpuWeight& w, const unsigned char* panel
         }
       } else {
         const unsigned char* const from = w.row(n + i) + block * kBlock * dtype_bytes(dtype);
-        for (int64_t line = 0; line < kBlock * dtype_bytes(dtype); line += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(from + ahead + line), _MM_HINT_T0);
-        }
+        prefetch<dtype>(from);
         decoder.block<dtype>(from, w.cols - block * kBlock, ws);
       }
       const float scale = w.scale(n + i, block);
@@ -91,21 +97,17 @@ void tile(const Decoder& decoder, const CpuWeight& w, const unsigned char* panel
 template <Dtype dtype, bool from_panel, int NR>
 void tile_rows(const Decoder& decoder, const CpuWeight& w, const unsigned char* panel, int64_t n,
                const Packed& x, int32_t m0, int32_t m1, float* out, int64_t out_stride) {
-  // The weights that come after these: far enough ahead to arrive in time, near enough to stay in the cache.
-  const int64_t group = NR * w.row_bytes();
-  const int64_t ahead =
-      group > 4 * kPrefetchBytes ? kPrefetchBytes / NR : (kPrefetchBytes + group - 1) / group * group;
   int32_t m = m0;
   for (; m + kTileM <= m1; m += kTileM) {
-    tile<dtype, from_panel, NR, kTileM>(decoder, w, panel, n, x, m, out, out_stride, ahead);
+    tile<dtype, from_panel, NR, kTileM>(decoder, w, panel, n, x, m, out, out_stride);
   }
   switch (m1 - m) {
     case 3:
-      return tile<dtype, from_panel, NR, 3>(decoder, w, panel, n, x, m, out, out_stride, ahead);
+      return tile<dtype, from_panel, NR, 3>(decoder, w, panel, n, x, m, out, out_stride);
     case 2:
-      return tile<dtype, from_panel, NR, 2>(decoder, w, panel, n, x, m, out, out_stride, ahead);
+      return tile<dtype, from_panel, NR, 2>(decoder, w, panel, n, x, m, out, out_stride);
     case 1:
-      return tile<dtype, from_panel, NR, 1>(decoder, w, panel, n, x, m, out, out_stride, ahead);
+      return tile<dtype, from_panel, NR, 1>(decoder, w, panel, n, x, m, out, out_stride);
     default:
       return;
   }
@@ -115,13 +117,17 @@ template <Dtype dtype, int NR>
 void weight_rows(const Decoder& decoder, const CpuWeight& w, int64_t n, const Packed& x, int32_t m0,
                  int32_t m1, float* out, int64_t out_stride, unsigned char* panel) {
   if (m1 - m0 <= kTileM) {
-    return tile_rows<dtype, false, NR>(decoder, w, nullptr, n, x, m0, m1, out, out_stride);
+    for (int i = 0; i < NR; ++i) {
+      tile_rows<dtype, false, 1>(decoder, w, nullptr, n + i, x, m0, m1, out + i, out_stride);
+    }
+    return;
   }
   for (int i = 0; i < NR; ++i) {
     for (int64_t block = 0; block < x.blocks; ++block) {
+      const unsigned char* const from = w.row(n + i) + block * kBlock * dtype_bytes(dtype);
+      prefetch<dtype>(from);
       __m512i values[kBlockVectors];
-      decoder.block<dtype>(w.row(n + i) + block * kBlock * dtype_bytes(dtype), w.cols - block * kBlock,
-                           values);
+      decoder.block<dtype>(from, w.cols - block * kBlock, values);
       for (int v = 0; v < kBlockVectors; ++v) {
         _mm512_store_si512(panel + (i * x.blocks + block) * kBlock * 2 + 64 * v, values[v]);
       }
