@@ -12,8 +12,8 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 }  // namespace
 
 int64_t linear_job_bytes(int64_t rows, int64_t cols) {
-  // Decoded weight rows of the vector and bf16 kernels; tiles, and sums of 32 weight rows, of the AMX kernels for
-  // many rows, and their panels for few.
+  // Decoded weight rows of the vector and bf16 kernels; tiles, and sums of 32 weight rows, of the AMX kernels
+  // for many rows, and their panels for few.
   constexpr int64_t kAmxPanels = 42 << 10;
   return std::max({16 * padded_cols(cols), 128 * round_up(rows, kGroup) + (16 << 10), kAmxPanels});
 }
@@ -43,12 +43,8 @@ Packed place(const CpuDevice& device, const CpuWeight& weight, Rounding rounding
   return p;
 }
 
-bool same_packing(const CpuDevice& device, const CpuWeight& a, Rounding a_rounding, const CpuWeight& b,
-                  Rounding b_rounding) {
-  if (a_rounding != b_rounding || a.cols != b.cols) return false;
-  const bool bf16 = device.kernels->uses_bf16(a_rounding, a.dtype);
-  if (bf16 != device.kernels->uses_bf16(b_rounding, b.dtype)) return false;
-  return !bf16 || a.dtype == b.dtype;
+bool same_packing(const CpuWeight& a, Rounding a_rounding, const CpuWeight& b, Rounding b_rounding) {
+  return a_rounding == b_rounding && a.cols == b.cols && a.dtype == b.dtype;
 }
 
 // Slices are cut for the number of input rows only in size, never in how an element is summed. With few rows
@@ -84,7 +80,7 @@ void run_linears(const CpuDevice& device, const float* x, int64_t stride, int32_
     const CpuWeight& w = cpu_weight(linears[i].weight);
     int p = -1;
     for (int j = 0; j < i; ++j) {
-      if (same_packing(device, cpu_weight(linears[j].weight), linears[j].rounding, w, linears[i].rounding)) {
+      if (same_packing(cpu_weight(linears[j].weight), linears[j].rounding, w, linears[i].rounding)) {
         p = packing_of[j];
       }
     }

@@ -26,8 +26,7 @@ Rounding input_rounding(const CpuDevice& device, const CpuWeight& weight);
 Packed place(const CpuDevice& device, const CpuWeight& weight, Rounding rounding, int32_t rows,
              unsigned char* memory);
 // Whether a Packed placed for one weight also serves another one.
-bool same_packing(const CpuDevice& device, const CpuWeight& a, Rounding a_rounding, const CpuWeight& b,
-                  Rounding b_rounding);
+bool same_packing(const CpuWeight& a, Rounding a_rounding, const CpuWeight& b, Rounding b_rounding);
 
 // A weight's rows are cut into slices, one work item each.
 int64_t slice_rows(const CpuWeight& weight, int32_t input_rows);

@@ -137,13 +137,14 @@ inline void store_sums(float* sums, int64_t stride) {
   fence();
 }
 
-// Decodes a panel, multiplies the one before into two of the sum tiles, and stores the other two, of the panel before
-// that. whole: both panels have 16 rows of two whole blocks.
+// Decodes a panel, multiplies the one before into two of the sum tiles, and stores the other two, of the
+// panel before that. whole: both panels have 16 rows of two whole blocks.
 template <Dtype dtype, bool whole, int parity>
 inline void turn(const CpuWeight& w, const Panel& next, const Panel& now, const unsigned char* input,
                  int64_t stride, float* sums_before) {
   const Decoder decoder;
-  const int64_t row_bytes = w.cols * dtype_bytes(dtype), ahead = kEdge * row_bytes;  // to the rows that come next
+  const int64_t row_bytes = w.cols * dtype_bytes(dtype),
+                ahead = kEdge * row_bytes;  // to the rows that come next
   const int64_t step = kEdge * stride, columns = w.cols - next.block * kBlock;
   const int64_t blocks = whole ? kPanelBlocks : next.blocks, rows = next.rows;
   const bool two = whole || now.blocks > 1;
@@ -232,13 +233,13 @@ class Totals {
  private:
   const CpuWeight& w_;
   const Packed& x_;
-  float* total_;                          // [16 weight rows][16]
+  float* total_;                        // [16 weight rows][16]
   __m512 lanes_ = _mm512_setzero_ps();  // of a single input row: lanes are weight rows
 };
 
-// Up to 16 input rows, as an assembly line: while a panel is decoded, the one before is multiplied and the sums of
-// the one before that are added up. So decoding and tile instructions run side by side, and nothing waits for what
-// was only just stored.
+// Up to 16 input rows, as an assembly line: while a panel is decoded, the one before is multiplied and the
+// sums of the one before that are added up. So decoding and tile instructions run side by side, and nothing
+// waits for what was only just stored.
 template <Dtype dtype>
 void linear_few(const CpuWeight& w, int64_t n0, int64_t n1, const Packed& x, float* out, int64_t out_stride,
                 unsigned char* scratch) {

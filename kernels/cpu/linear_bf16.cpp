@@ -2,8 +2,9 @@
 //
 // A result's lanes take a block of 128 columns in four instructions, are scaled and added to the row's lanes,
 // which are added up at the end: the same sums whether a weight row meets one input row or many. With few
-// input rows weights are decoded on the way, a row after the other, because one address stream with prefetches some
-// kilobytes ahead is what a core reads fastest; with many into a panel of four rows that stays in the cache.
+// input rows weights are decoded on the way, a row after the other, because one address stream with
+// prefetches some kilobytes ahead is what a core reads fastest; with many into a panel of four rows that
+// stays in the cache.
 #include "kernels/cpu/targets.h"
 
 #if defined(__x86_64__)
@@ -44,11 +45,11 @@ void pack(const float* const* rows, int32_t group, const Packed& p) {
   }
 }
 
-// Asks for the weights that come some kilobytes after a block: early enough to arrive in time.
+// Asks for the weights `ahead` bytes after a block.
 template <Dtype dtype>
-inline void prefetch(const unsigned char* block) {
+inline void prefetch(const unsigned char* block, int64_t ahead) {
   for (int64_t line = 0; line < kBlock * dtype_bytes(dtype); line += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes + line), _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(block + ahead + line), _MM_HINT_T1);
   }
 }
 
@@ -74,7 +75,7 @@ void tile(const Decoder& decoder, const CpuWeight& w, const unsigned char* panel
         }
       } else {
         const unsigned char* const from = w.row(n + i) + block * kBlock * dtype_bytes(dtype);
-        prefetch<dtype>(from);
+        prefetch<dtype>(from, NR == 1 ? kPrefetchBytes : NR * w.row_bytes());
         decoder.block<dtype>(from, w.cols - block * kBlock, ws);
       }
       const float scale = w.scale(n + i, block);
@@ -117,15 +118,16 @@ template <Dtype dtype, int NR>
 void weight_rows(const Decoder& decoder, const CpuWeight& w, int64_t n, const Packed& x, int32_t m0,
                  int32_t m1, float* out, int64_t out_stride, unsigned char* panel) {
   if (m1 - m0 <= kTileM) {
-    for (int i = 0; i < NR; ++i) {
-      tile_rows<dtype, false, 1>(decoder, w, nullptr, n + i, x, m0, m1, out + i, out_stride);
+    constexpr int kTogether = dtype == Dtype::f8_e4m3 ? 1 : NR;  // decoding keeps a core busy with one row
+    for (int i = 0; i < NR; i += kTogether) {
+      tile_rows<dtype, false, kTogether>(decoder, w, nullptr, n + i, x, m0, m1, out + i, out_stride);
     }
     return;
   }
   for (int i = 0; i < NR; ++i) {
     for (int64_t block = 0; block < x.blocks; ++block) {
       const unsigned char* const from = w.row(n + i) + block * kBlock * dtype_bytes(dtype);
-      prefetch<dtype>(from);
+      prefetch<dtype>(from, kPrefetchBytes);
       __m512i values[kBlockVectors];
       decoder.block<dtype>(from, w.cols - block * kBlock, values);
       for (int v = 0; v < kBlockVectors; ++v) {

@@ -89,7 +89,7 @@ struct FfnRun {
       const Rounding rg = input_rounding(d, wg), ru = input_rounding(d, wu);
       const int64_t groups = (p->count + kGroup - 1) / kGroup;
       p->gate_in = place(d, wg, rg, p->count, arena.take<unsigned char>(packed_bytes(p->count, hidden)));
-      p->own_up_packing = !same_packing(d, wg, rg, wu, ru);
+      p->own_up_packing = !same_packing(wg, rg, wu, ru);
       p->up_in = p->own_up_packing
                      ? place(d, wu, ru, p->count, arena.take<unsigned char>(packed_bytes(p->count, hidden)))
                      : p->gate_in;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/targets.h"
@@ -71,16 +72,7 @@ HWY_INLINE V half_to_float(Halves bits) {
 template <Dtype dtype>
 HWY_INLINE V load_weights(const unsigned char* from) {
   const D d;
-  if constexpr (dtype == Dtype::f8_e4m3) {
-    const hn::Rebind<uint8_t, D> d8;
-    const hn::Rebind<uint16_t, D> d16;
-    const auto bits = hn::PromoteTo(d16, hn::LoadU(d8, from));
-    const auto magnitude = hn::And(bits, hn::Set(d16, 0x7f));
-    const auto sign = hn::ShiftLeft<8>(hn::And(bits, hn::Set(d16, 0x80)));
-    const auto nan = hn::VecFromMask(d16, hn::Eq(magnitude, hn::Set(d16, 0x7f)));
-    const auto half = hn::Or(hn::Or(hn::ShiftLeft<7>(magnitude), sign), nan);
-    return half_to_float(half);
-  } else if constexpr (dtype == Dtype::f32) {
+  if constexpr (dtype == Dtype::f32) {
     const hn::Repartition<uint8_t, D> bytes;
     return hn::BitCast(d, hn::LoadU(bytes, from));
   } else {
@@ -92,6 +84,49 @@ HWY_INLINE V load_weights(const unsigned char* from) {
     } else {
       return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(DU(), bits)));
     }
+  }
+}
+
+// e4m3 is decoded 4 * kLanes values at a time, as words of two codes each, which become the bits of two f16:
+// vectors 0 and 1 of a group are its even columns, 2 and 3 the odd ones, and the packed input of such weights
+// has its columns in the same order (column_at). Codes of NaN come out finite: `codes` keeps the greatest
+// magnitude seen for a check at the end of a row.
+constexpr int64_t kF8Group = 4 * kLanes;
+constexpr uint8_t kF8Nan = 0x7f;
+using DBytes = hn::Repartition<uint8_t, D>;
+using Bytes = hn::Vec<DBytes>;
+
+HWY_INLINE void decode_group(const unsigned char* from, V* out, Bytes& greatest) {
+  const DBytes d8;
+  const hn::Repartition<uint16_t, D> d16;
+  const hn::Half<decltype(d16)> half;
+  const auto codes = hn::LoadU(d8, from);
+  greatest = hn::Max(greatest, hn::And(codes, hn::Set(d8, kF8Nan)));
+  const auto words = hn::BitCast(d16, codes);
+  const auto magnitude = hn::Set(d16, 0x3f80), sign = hn::Set(d16, 0x8000);
+  const auto even =
+      hn::Or(hn::And(hn::ShiftLeft<7>(words), magnitude), hn::And(hn::ShiftLeft<8>(words), sign));
+  const auto odd = hn::Or(hn::And(hn::ShiftRight<1>(words), magnitude), hn::And(words, sign));
+  out[0] = half_to_float(hn::LowerHalf(half, even));
+  out[1] = half_to_float(hn::UpperHalf(half, even));
+  out[2] = half_to_float(hn::LowerHalf(half, odd));
+  out[3] = half_to_float(hn::UpperHalf(half, odd));
+}
+// The column of a group that stands at place i after decode_group.
+constexpr int64_t column_at(int64_t i) { return i < kF8Group / 2 ? 2 * i : 2 * (i - kF8Group / 2) + 1; }
+
+HWY_INLINE bool has_nan(Bytes greatest) {
+  const DBytes d8;
+  return !hn::AllFalse(d8, hn::Eq(greatest, hn::Set(d8, kF8Nan)));
+}
+
+// 4 * kLanes values of a block, in the order of packed input.
+template <Dtype dtype>
+HWY_INLINE void load_group(const unsigned char* from, V* out, Bytes& greatest) {
+  if constexpr (dtype == Dtype::f8_e4m3) {
+    decode_group(from, out, greatest);
+  } else {
+    for (int64_t v = 0; v < 4; ++v) out[v] = load_weights<dtype>(from + v * kLanes * dtype_bytes(dtype));
   }
 }
 
@@ -110,16 +145,28 @@ HWY_INLINE const unsigned char* weight_block(const CpuWeight& w, int64_t row, in
   return pad;
 }
 
+// Some weight rows as decoded: f32 [rows][128 * blocks], and which of them hold a NaN.
+struct Panel {
+  float* values;
+  bool nan[kTileN];
+};
+
 // One tile of results: weight rows [n, n + NR) and input rows [m, m + MR). With a panel the weights are
-// decoded already, f32 [NR][128 * blocks].
+// decoded already.
 template <Dtype dtype, bool from_panel, int NR, int MR>
-void tile(const CpuWeight& w, const float* panel, int64_t n, const Packed& x, int32_t m, float* out,
+void tile(const CpuWeight& w, const Panel& panel, int64_t n, const Packed& x, int32_t m, float* out,
           int64_t out_stride) {
   const D d;
   const int64_t padded = x.blocks * kBlock;
   const float* const values = static_cast<const float*>(x.values) + m * padded;
   const int32_t scales = x.scale_stride();
+  // The next rows, but not so near that they are on their way already.
+  constexpr int64_t kPrefetchBytes = 4 << 10;
+  const int64_t group_bytes = NR * w.row_bytes();
+  const int64_t ahead = (kPrefetchBytes + group_bytes - 1) / group_bytes * group_bytes;
   unsigned char pad[NR][kBlock * 4];
+  Bytes greatest[NR];
+  for (int i = 0; i < NR; ++i) greatest[i] = hn::Zero(DBytes());
   V total[NR][MR];
   for (int i = 0; i < NR; ++i) {
     for (int j = 0; j < MR; ++j) total[i][j] = hn::Zero(d);
@@ -127,20 +174,39 @@ void tile(const CpuWeight& w, const float* panel, int64_t n, const Packed& x, in
   for (int64_t block = 0; block < x.blocks; ++block) {
     const unsigned char* from[NR];
     for (int i = 0; i < NR; ++i) {
-      from[i] = from_panel ? reinterpret_cast<const unsigned char*>(panel + i * padded + block * kBlock)
-                           : weight_block<dtype>(w, n + i, block, pad[i]);
+      if constexpr (from_panel) {
+        from[i] = reinterpret_cast<const unsigned char*>(panel.values + i * padded + block * kBlock);
+      } else {
+        from[i] = weight_block<dtype>(w, n + i, block, pad[i]);
+        for (int64_t line = 0; line < kBlock * dtype_bytes(dtype); line += 64) {
+          __builtin_prefetch(from[i] + ahead + line, 0, 2);
+        }
+      }
     }
     V part[NR][MR];
     for (int i = 0; i < NR; ++i) {
       for (int j = 0; j < MR; ++j) part[i][j] = hn::Zero(d);
     }
-    for (int64_t k = 0; k < kBlock; k += kLanes) {
-      V xs[MR];
-      for (int j = 0; j < MR; ++j) xs[j] = hn::LoadU(d, values + j * padded + block * kBlock + k);
-      for (int i = 0; i < NR; ++i) {
-        const V ws = from_panel ? load_weights<Dtype::f32>(from[i] + 4 * k)
-                                : load_weights<dtype>(from[i] + k * dtype_bytes(dtype));
-        for (int j = 0; j < MR; ++j) part[i][j] = hn::MulAdd(ws, xs[j], part[i][j]);
+    if constexpr (from_panel) {
+      for (int64_t k = 0; k < kBlock; k += kLanes) {
+        V xs[MR];
+        for (int j = 0; j < MR; ++j) xs[j] = hn::LoadU(d, values + j * padded + block * kBlock + k);
+        for (int i = 0; i < NR; ++i) {
+          const V ws = load_weights<Dtype::f32>(from[i] + 4 * k);
+          for (int j = 0; j < MR; ++j) part[i][j] = hn::MulAdd(ws, xs[j], part[i][j]);
+        }
+      }
+    } else {
+      for (int64_t k = 0; k < kBlock; k += 4 * kLanes) {
+        for (int i = 0; i < NR; ++i) {
+          V ws[4];
+          load_group<dtype>(from[i] + k * dtype_bytes(dtype), ws, greatest[i]);
+          for (int j = 0; j < MR; ++j) {
+            const float* const at = values + j * padded + block * kBlock + k;
+            for (int v = 0; v < 4; ++v)
+              part[i][j] = hn::MulAdd(ws[v], hn::LoadU(d, at + v * kLanes), part[i][j]);
+          }
+        }
       }
     }
     for (int i = 0; i < NR; ++i) {
@@ -152,12 +218,16 @@ void tile(const CpuWeight& w, const float* panel, int64_t n, const Packed& x, in
     }
   }
   for (int j = 0; j < MR; ++j) {
-    for (int i = 0; i < NR; ++i) out[(m + j) * out_stride + i] = hn::GetLane(hn::SumOfLanes(d, total[i][j]));
+    for (int i = 0; i < NR; ++i) {
+      const bool nan = from_panel ? panel.nan[i] : dtype == Dtype::f8_e4m3 && has_nan(greatest[i]);
+      out[(m + j) * out_stride + i] =
+          nan ? std::numeric_limits<float>::quiet_NaN() : hn::GetLane(hn::SumOfLanes(d, total[i][j]));
+    }
   }
 }
 
 template <Dtype dtype, bool from_panel, int NR>
-void tile_rows(const CpuWeight& w, const float* panel, int64_t n, const Packed& x, int32_t m0, int32_t m1,
+void tile_rows(const CpuWeight& w, const Panel& panel, int64_t n, const Packed& x, int32_t m0, int32_t m1,
                float* out, int64_t out_stride) {
   int32_t m = m0;
   for (; m + kTileM <= m1; m += kTileM) {
@@ -169,21 +239,26 @@ void tile_rows(const CpuWeight& w, const float* panel, int64_t n, const Packed& 
 
 template <Dtype dtype, int NR>
 void weight_rows(const CpuWeight& w, int64_t n, const Packed& x, int32_t m0, int32_t m1, float* out,
-                 int64_t out_stride, float* panel) {
+                 int64_t out_stride, float* memory) {
+  Panel panel = {memory, {}};
   if (m1 - m0 <= kTileM) {
-    tile_rows<dtype, false, NR>(w, nullptr, n, x, m0, m1, out, out_stride);
+    tile_rows<dtype, false, NR>(w, panel, n, x, m0, m1, out, out_stride);
     return;
   }
   const D d;
   for (int i = 0; i < NR; ++i) {
+    Bytes greatest = hn::Zero(DBytes());
     for (int64_t block = 0; block < x.blocks; ++block) {
       unsigned char pad[kBlock * 4];
       const unsigned char* from = weight_block<dtype>(w, n + i, block, pad);
-      float* to = panel + (i * x.blocks + block) * kBlock;
-      for (int64_t k = 0; k < kBlock; k += kLanes) {
-        hn::StoreU(load_weights<dtype>(from + k * dtype_bytes(dtype)), d, to + k);
+      float* to = panel.values + (i * x.blocks + block) * kBlock;
+      for (int64_t k = 0; k < kBlock; k += 4 * kLanes, to += 4 * kLanes) {
+        V values[4];
+        load_group<dtype>(from + k * dtype_bytes(dtype), values, greatest);
+        for (int v = 0; v < 4; ++v) hn::StoreU(values[v], d, to + v * kLanes);
       }
     }
+    panel.nan[i] = dtype == Dtype::f8_e4m3 && has_nan(greatest);
   }
   tile_rows<dtype, true, NR>(w, panel, n, x, m0, m1, out, out_stride);
 }
@@ -228,8 +303,18 @@ void decode_row_of(const CpuWeight& w, int64_t row, float* out) {
     float values[kBlock];
     const unsigned char* from = weight_block<dtype>(w, row, block, pad);
     const V scale = hn::Set(d, w.scale(row, block) * kFactor<dtype>);
-    for (int64_t k = 0; k < kBlock; k += kLanes) {
-      hn::StoreU(hn::Mul(load_weights<dtype>(from + k * dtype_bytes(dtype)), scale), d, values + k);
+    for (int64_t k = 0; k < kBlock; k += 4 * kLanes) {
+      V group[4];
+      Bytes greatest = hn::Zero(DBytes());
+      load_group<dtype>(from + k * dtype_bytes(dtype), group, greatest);
+      float placed[4 * kLanes];
+      for (int v = 0; v < 4; ++v) hn::StoreU(hn::Mul(group[v], scale), d, placed + v * kLanes);
+      for (int64_t i = 0; i < 4 * kLanes; ++i) {
+        const bool f8 = dtype == Dtype::f8_e4m3;
+        const int64_t column = k + (f8 ? column_at(i) : i);
+        values[column] =
+            f8 && (from[column] & kF8Nan) == kF8Nan ? std::numeric_limits<float>::quiet_NaN() : placed[i];
+      }
     }
     std::copy_n(values, std::min(kBlock, w.cols - block * kBlock), out + block * kBlock);
   }
@@ -329,8 +414,17 @@ void pack(const float* const* rows, int32_t group, const Packed& p) {
   const int32_t end = std::min(p.rows, 16 * group + 16);
   for (int32_t r = 16 * group; r < end; ++r) {
     for (int64_t block = 0; block < p.blocks; ++block) {
-      p.scale[block * p.scale_stride() + r] =
-          rounded_block(rows[r], block, p, static_cast<float*>(p.values) + (r * p.blocks + block) * kBlock);
+      float* const to = static_cast<float*>(p.values) + (r * p.blocks + block) * kBlock;
+      float* const scale = p.scale + block * p.scale_stride() + r;
+      if (p.dtype != Dtype::f8_e4m3) {
+        *scale = rounded_block(rows[r], block, p, to);
+        continue;
+      }
+      float values[kBlock];
+      *scale = rounded_block(rows[r], block, p, values);
+      for (int64_t k = 0; k < kBlock; k += kF8Group) {
+        for (int64_t i = 0; i < kF8Group; ++i) to[k + i] = values[k + column_at(i)];
+      }
     }
   }
 }
