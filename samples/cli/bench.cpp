@@ -30,6 +30,14 @@ struct BenchArgs {
   bool json = false;
 };
 
+// The instruction set that the engine runs on: the one asked for, or the first it names.
+std::string target_in_use(const ModelArgs& args) {
+  if (!args.cpu_target.empty()) return args.cpu_target;
+  const std::string info = dsv_build_info(), label = "CPU targets: ";
+  const size_t begin = info.find(label) + label.size();
+  return info.substr(begin, info.find(' ', begin) - begin);
+}
+
 int64_t resident_bytes() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
@@ -109,7 +117,8 @@ ordered_json bench(const BenchArgs& args) {
   const double multiply_adds =
       multiply_adds_per_token(ordered_json::parse(dsv::Model::inspect(engine, path, options)));
   const dsv_memory_plan plan = dsv::Model::plan(engine, path, options);
-  const Machine machine = measure_machine(args.model.threads);
+  const Machine machine =
+      measure_machine(args.model.threads, target_in_use(args.model), args.model.precision == "official");
 
   const auto start = Clock::now();
   const dsv::Model model(engine, path, options);
@@ -122,7 +131,7 @@ ordered_json bench(const BenchArgs& args) {
   out["build"] = dsv_build_info();
   out["machine"] = {{"read_bytes_per_s", machine.read_bytes_per_s},
                     {"multiply_adds_per_s", machine.multiply_adds_per_s},
-                    {"vector", machine.vector}};
+                    {"unit", machine.unit}};
   out["load_to_first_token_s"] = load_seconds;
 
   double prefill_seconds = 1e30;
@@ -173,12 +182,11 @@ void print_table(const ordered_json& out) {
     text += line;
   };
   const auto& machine = out["machine"];
-  add("machine: reads %.1f GB/s, %.1f G fp32 multiply-adds/s (%s)\n",
-      number(machine["read_bytes_per_s"]) / 1e9, number(machine["multiply_adds_per_s"]) / 1e9,
-      machine["vector"].get<std::string>().c_str());
+  add("machine: reads %.1f GB/s, %.1f G multiply-adds/s (%s)\n", number(machine["read_bytes_per_s"]) / 1e9,
+      number(machine["multiply_adds_per_s"]) / 1e9, machine["unit"].get<std::string>().c_str());
   add("load to first token: %.3f s\n", number(out["load_to_first_token_s"]));
   const auto& prefill = out["prefill"];
-  add("prefill %lld: %.1f tok/s, %.0f%% of the fp32 peak\n", prefill["tokens"].get<long long>(),
+  add("prefill %lld: %.1f tok/s, %.0f%% of that peak\n", prefill["tokens"].get<long long>(),
       number(prefill["tokens_per_s"]), number(prefill["share_of_peak"]) * 100);
   add("%10s %12s %14s %14s\n", "context", "decode tok/s", "weights GB/s", "% of bandwidth");
   for (const auto& row : out["decode"]) {
