@@ -1,7 +1,10 @@
 // bench: end-to-end speed and memory, as shares of what the machine can do.
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -25,6 +28,7 @@ struct BenchArgs {
   ModelArgs model;
   std::string what = "e2e";
   std::vector<int64_t> contexts = {0, 2048, 8192, 32768};
+  std::vector<int64_t> rows = {1, 8, 64, 512};
   int64_t prefill = 512, decode = 32;
   int repeat = 3;
   bool json = false;
@@ -173,6 +177,34 @@ ordered_json bench(const BenchArgs& args) {
   return out;
 }
 
+// Ops are behind the C interface, whose C++ names a program cannot have beside those of dsv.hpp: a program of
+// its own, beside this one, times them. Takes this process's place.
+[[noreturn]] void run_bench_ops(const BenchArgs& args) {
+  const auto list = [](const std::vector<int64_t>& values) {
+    std::string text;
+    for (const int64_t value : values) text += (text.empty() ? "" : ",") + std::to_string(value);
+    return text;
+  };
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "dsv-bench-ops";
+  std::vector<std::string> words = {
+      program,
+      args.what,
+      "--model=" + (args.model.path.empty() ? bundled_checkpoint() : args.model.path),
+      "--precision=" + args.model.precision,
+      "--threads=" + std::to_string(args.model.threads),
+      "--contexts=" + list(args.contexts),
+      "--rows=" + list(args.rows),
+      "--prefill=" + std::to_string(args.prefill),
+      "--repeat=" + std::to_string(args.repeat)};
+  if (!args.model.cpu_target.empty()) words.push_back("--cpu-target=" + args.model.cpu_target);
+  if (args.json) words.push_back("--json");
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  execv(program.c_str(), argv.data());
+  throw std::runtime_error(program + " cannot be run: build it with the tool, or install it beside it");
+}
+
 void print_table(const ordered_json& out) {
   const auto number = [](const ordered_json& value) { return value.get<double>(); };
   char line[256];
@@ -204,7 +236,11 @@ void print_table(const ordered_json& out) {
 void add_bench(CLI::App& app) {
   const auto args = std::make_shared<BenchArgs>();
   CLI::App* command = app.add_subcommand("bench", "Speed and memory, beside what the machine can do");
-  command->add_option("what", args->what, "e2e: the whole engine")->check(CLI::IsMember({"e2e"}));
+  command
+      ->add_option("what", args->what,
+                   "e2e: the whole engine; kernels: each op by rows; layers: each op by context")
+      ->check(CLI::IsMember({"e2e", "kernels", "layers"}))
+      ->capture_default_str();
   args->model.add_to(*command);
   command->add_option("--contexts", args->contexts, "Where to measure decoding")
       ->delimiter(',')
@@ -219,9 +255,14 @@ void add_bench(CLI::App& app) {
   command->add_option("--repeat", args->repeat, "Rounds of prefill (best) and of decoding at 0 (median)")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command->add_option("--rows", args->rows, "kernels: rows of a batch, at the last context")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_flag("--json", args->json, "As JSON");
   command->callback([args] {
     std::sort(args->contexts.begin(), args->contexts.end());
+    if (args->what != "e2e") run_bench_ops(*args);
     const ordered_json out = bench(*args);
     if (args->json) return write_stdout(out.dump(1) + "\n");
     print_table(out);
