@@ -281,15 +281,15 @@ inline const Decoder& shared_decoder() {
 template <bool kFp8>
 inline void load_weight(const Decoder& decoder, const unsigned char* row, int64_t n, int64_t end,
                         __m512i out[2]) {
-  constexpr int64_t kAhead = 4096;
+  constexpr int64_t kAhead = 8192;
   const unsigned char* at = row + (kFp8 ? 1 : 2) * n;
-  _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T1);
   if constexpr (kFp8) {
     const int64_t left = end - n;
     decoder.decode(
         left >= 64 ? _mm512_loadu_si512(at) : _mm512_maskz_loadu_epi8((uint64_t{1} << left) - 1, at), out);
   } else {
-    _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead + 64, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead + 64, _MM_HINT_T1);
     out[0] = load_bf16(at, end - n);
     out[1] = end - n > 32 ? load_bf16(at + 64, end - n - 32) : _mm512_setzero_si512();
   }
