@@ -2,9 +2,8 @@
 //
 // A result's lanes take a block of 128 columns in four instructions, are scaled and added to the row's lanes,
 // which are added up at the end: the same sums whether a weight row meets one input row or many. With few
-// input rows weights are decoded on the way, a row after the other, because one address stream with
-// prefetches some kilobytes ahead is what a core reads fastest; with many into a panel of four rows that
-// stays in the cache.
+// input rows weights are decoded on the way (two lookups per 64 bytes), with the next rows asked for
+// meanwhile; with many into a panel of four rows that stays in the cache.
 #include "kernels/cpu/targets.h"
 
 #if defined(__x86_64__)
@@ -61,6 +60,8 @@ void tile(const Decoder& decoder, const CpuWeight& w, const unsigned char* panel
   const int64_t row_bytes = x.blocks * kBlock * 2;
   const unsigned char* const values = static_cast<const unsigned char*>(x.values) + m * row_bytes;
   const int32_t scales = x.scale_stride();
+  const int64_t group = NR * w.row_bytes();
+  const int64_t ahead = (kPrefetchBytes + group - 1) / group * group;  // the rows that come next
   __m512 total[NR][MR];
   for (int i = 0; i < NR; ++i) {
     for (int j = 0; j < MR; ++j) total[i][j] = _mm512_setzero_ps();
@@ -75,7 +76,7 @@ void tile(const Decoder& decoder, const CpuWeight& w, const unsigned char* panel
         }
       } else {
         const unsigned char* const from = w.row(n + i) + block * kBlock * dtype_bytes(dtype);
-        prefetch<dtype>(from, NR == 1 ? kPrefetchBytes : NR * w.row_bytes());
+        prefetch<dtype>(from, ahead);
         decoder.block<dtype>(from, w.cols - block * kBlock, ws);
       }
       const float scale = w.scale(n + i, block);
@@ -118,10 +119,7 @@ template <Dtype dtype, int NR>
 void weight_rows(const Decoder& decoder, const CpuWeight& w, int64_t n, const Packed& x, int32_t m0,
                  int32_t m1, float* out, int64_t out_stride, unsigned char* panel) {
   if (m1 - m0 <= kTileM) {
-    constexpr int kTogether = dtype == Dtype::f8_e4m3 ? 1 : NR;  // decoding keeps a core busy with one row
-    for (int i = 0; i < NR; i += kTogether) {
-      tile_rows<dtype, false, kTogether>(decoder, w, nullptr, n + i, x, m0, m1, out + i, out_stride);
-    }
+    tile_rows<dtype, false, NR>(decoder, w, nullptr, n, x, m0, m1, out, out_stride);
     return;
   }
   for (int i = 0; i < NR; ++i) {
