@@ -1,6 +1,5 @@
 package ai.dsv;
 
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 
@@ -45,11 +44,6 @@ public final class Dsv implements NativeConstants {
 
   /** The folder of the small checkpoint that comes with the jar. */
   public static Path bundledCheckpoint() {
-    Path folder = NativeLoader.folder();
-    Path nano = folder == null ? Path.of("nano") : folder.resolve("nano");
-    if (!Files.isRegularFile(nano.resolve("config.json"))) {
-      throw new DsvException(Status.IO, nano + " holds no checkpoint: this copy of dsv came without one, give a path of your own");
-    }
-    return nano;
+    return NativeLoader.checkpoint();
   }
 }

@@ -1,0 +1,32 @@
+# cmake -D JAR= -D LIBRARY= -D PLATFORM= -D CHECKPOINT= -D PACKAGE= -D JAR_TOOL= -D STRIP= -P package.cmake
+# PACKAGE: the classes of JAR and, for NativeLoader, META-INF/dsv/PLATFORM/libdsv_java.so and the checkpoint as
+# META-INF/dsv/nano with a list of its files. The same inputs make the same jar.
+cmake_minimum_required(VERSION 3.22)
+set(date 2026-01-01T00:00:00Z)
+set(stage ${PACKAGE}.stage)
+set(natives ${stage}/META-INF/dsv/${PLATFORM})
+set(nano ${stage}/META-INF/dsv/nano)
+set(home ${CMAKE_CURRENT_LIST_DIR}/../..)
+
+file(REMOVE_RECURSE ${stage})
+file(MAKE_DIRECTORY ${natives})
+file(COPY ${LIBRARY} DESTINATION ${natives})
+execute_process(COMMAND ${STRIP} --strip-unneeded ${natives}/libdsv_java.so COMMAND_ERROR_IS_FATAL ANY)
+if(EXISTS ${CHECKPOINT}/config.json)
+  file(GLOB files RELATIVE ${CHECKPOINT} ${CHECKPOINT}/*)
+  foreach(file ${files})
+    file(COPY ${CHECKPOINT}/${file} DESTINATION ${nano} FOLLOW_SYMLINK_CHAIN)
+  endforeach()
+  list(JOIN files "\n" list)
+  file(WRITE ${nano}/files "${list}\n")
+else()
+  message(WARNING "${CHECKPOINT} holds no checkpoint: the package comes without one")
+endif()
+file(COPY ${home}/LICENSE ${home}/packaging/NOTICE DESTINATION ${stage}/META-INF)
+get_filename_component(folder ${PACKAGE} DIRECTORY)
+file(MAKE_DIRECTORY ${folder})
+file(COPY_FILE ${JAR} ${PACKAGE})
+execute_process(COMMAND ${JAR_TOOL} --update --file ${PACKAGE} --date=${date} -C ${stage} META-INF
+                COMMAND_ERROR_IS_FATAL ANY)
+file(REMOVE_RECURSE ${stage})
+message(STATUS "${PACKAGE}")
