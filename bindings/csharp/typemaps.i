@@ -43,6 +43,25 @@ void* csharp_block(const void* data, size_t size) {
   return block;
 }
 
+// False, with the failure kept, if there is no memory.
+bool csharp_text(const void* counted, std::string& text) try {
+  int32_t size = 0;
+  memcpy(&size, counted, sizeof size);
+  text.assign(static_cast<const char*>(counted) + sizeof size, static_cast<size_t>(size));
+  return true;
+} catch (...) {
+  csharp_keep(dsv::binding::current_failure());
+  return false;
+}
+bool csharp_ids(const void* counted, std::vector<int32_t>& ids) try {
+  const auto* numbers = static_cast<const int32_t*>(counted);
+  ids.assign(numbers + 1, numbers + 1 + numbers[0]);
+  return true;
+} catch (...) {
+  csharp_keep(dsv::binding::current_failure());
+  return false;
+}
+
 }  // namespace
 
 static void csharp_refuse(const char* sentence) { csharp_keep({DSV_ERROR_INVALID_ARGUMENT, sentence}); }
@@ -149,11 +168,12 @@ CSHARP_ENUM(state, LoadState)
 %typemap(cstype) std::string, const std::string& "string"
 %typemap(csin) std::string, const std::string& "Blocks.FromText($csinput, \"$csinput\")"
 %typemap(in) const std::string& (std::string text) {
-  int32_t size = 0;
-  memcpy(&size, $input, sizeof size);
-  text.assign(static_cast<const char*>($input) + sizeof size, static_cast<size_t>(size));
+  if (!csharp_text($input, text)) return $null;
   $1 = &text;
 }
+%typemap(in) std::string %{
+  if (!csharp_text($input, $1)) return $null;
+%}
 %typemap(out) std::string %{ $result = csharp_block($1.data(), $1.size()); %}
 %typemap(out) const std::string& %{ $result = csharp_block($1->data(), $1->size()); %}
 %typemap(csout, excode=SWIGEXCODE) std::string, const std::string& {
@@ -175,8 +195,7 @@ CSHARP_ENUM(state, LoadState)
 %typemap(cstype) const std::vector<int32_t>& "int[]"
 %typemap(csin) const std::vector<int32_t>& "Blocks.FromIds($csinput, \"$csinput\")"
 %typemap(in) const std::vector<int32_t>& (std::vector<int32_t> ids) {
-  const auto* counted = static_cast<const int32_t*>($input);
-  ids.assign(counted + 1, counted + 1 + counted[0]);
+  if (!csharp_ids($input, ids)) return $null;
   $1 = &ids;
 }
 

@@ -78,6 +78,24 @@ jbyteArray java_bytes(JNIEnv* env, const std::string& text) {
   return bytes;
 }
 
+// False, with a Java exception pending, if there is no memory.
+bool java_text(JNIEnv* env, jbyteArray bytes, std::string& text) try {
+  text.resize(static_cast<size_t>(env->GetArrayLength(bytes)));
+  env->GetByteArrayRegion(bytes, 0, static_cast<jsize>(text.size()), reinterpret_cast<jbyte*>(text.data()));
+  return true;
+} catch (...) {
+  java_throw(env);
+  return false;
+}
+bool java_ids(JNIEnv* env, jintArray array, std::vector<int32_t>& ids) try {
+  ids.resize(static_cast<size_t>(env->GetArrayLength(array)));
+  env->GetIntArrayRegion(array, 0, static_cast<jsize>(ids.size()), reinterpret_cast<jint*>(ids.data()));
+  return true;
+} catch (...) {
+  java_throw(env);
+  return false;
+}
+
 }  // namespace
 %}
 
@@ -90,10 +108,12 @@ jbyteArray java_bytes(JNIEnv* env, const std::string& text) {
     return Utf8.decode($jnicall);
   }
 %typemap(in) const std::string& (std::string text) {
-  text.resize(static_cast<size_t>(jenv->GetArrayLength($input)));
-  jenv->GetByteArrayRegion($input, 0, static_cast<jsize>(text.size()), reinterpret_cast<jbyte*>(text.data()));
+  if (!java_text(jenv, $input, text)) return $null;
   $1 = &text;
 }
+%typemap(in) std::string %{
+  if (!java_text(jenv, $input, $1)) return $null;
+%}
 %typemap(out) std::string %{ $result = java_bytes(jenv, $1); %}
 %typemap(out) const std::string& %{ $result = java_bytes(jenv, *$1); %}
 
@@ -113,8 +133,7 @@ jbyteArray java_bytes(JNIEnv* env, const std::string& text) {
     return $jnicall;
   }
 %typemap(in) const std::vector<int32_t>& (std::vector<int32_t> ids) {
-  ids.resize(static_cast<size_t>(jenv->GetArrayLength($input)));
-  jenv->GetIntArrayRegion($input, 0, static_cast<jsize>(ids.size()), reinterpret_cast<jint*>(ids.data()));
+  if (!java_ids(jenv, $input, ids)) return $null;
   $1 = &ids;
 }
 %typemap(out) std::vector<int32_t> {

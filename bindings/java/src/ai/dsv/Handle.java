@@ -8,7 +8,7 @@ import java.util.function.LongConsumer;
  * order. Every method of the subclasses may be called from any thread; threads that step and poll one engine take
  * turns.
  */
-abstract class Handle implements AutoCloseable {
+public abstract class Handle implements AutoCloseable {
   final long number;
   private final Cleaner.Cleanable closing;
   private volatile boolean closed;

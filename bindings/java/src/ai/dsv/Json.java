@@ -5,6 +5,7 @@ import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 
 /** JSON as Map, List, String, Long, Double, Boolean and null, because the JDK has none. */
 public final class Json {
@@ -25,7 +26,7 @@ public final class Json {
   }
 
   public static Object parse(String text) {
-    Json json = new Json(text);
+    Json json = new Json(Objects.requireNonNull(text, "text is null"));
     Object value = json.value(0);
     json.skipSpace();
     if (json.at < text.length()) throw json.error("the text goes on after the value");

@@ -1,0 +1,1 @@
+#include "bindings/facade.h"
