@@ -8,6 +8,8 @@ public sealed class Tool {
   private readonly Dictionary<string, object> parameters;
   private readonly Func<IDictionary<string, object>, object> function;
 
+  /// <param name="name">What the model calls it.</param>
+  /// <param name="description">What it does: the model reads this.</param>
   /// <param name="schema">The parameters' JSON schema.</param>
   /// <param name="function">Gets the arguments (string, long, double, bool, List&lt;object&gt;, Dictionary&lt;string,
   /// object&gt; or null) by name; what it returns goes back as text, or as JSON if it is not a string.</param>

@@ -9,16 +9,19 @@ internal static class CycleTest {
   /// in 10,000.</summary>
   private const long SlackKb = 12 << 10;
 
-  private static void Cycle(string checkpoint) {
+  private static void Cycle(string checkpoint, int number) {
     using (var engine = new Engine(new EngineOptions { Threads = 1 }))
     using (var model = new Model(engine, checkpoint, new ModelOptions { ContextTokens = 2048 }))
     using (var session = new Session(model))
     using (var tokenizer = model.Tokenizer()) {
       var chat = new Chat(session);
-      chat.AddTool("calculator", "Compute", "{}", arguments => "42");
       var options = new GenerateOptions { Logprobs = 1 };
       options.AddStop("never");
-      Check.Equal("That is all I know.", chat.Ask("#calculator", options));
+      Check.Equal("Hello there!", chat.Ask("#hello", options));
+      if (number % 10 == 0) {  // the prompt with tools is long
+        chat.AddTool("calculator", "Compute", "{}", arguments => "42");
+        Check.Equal("That is all I know.", chat.Ask("#calculator", options));
+      }
       Check.Equal(5, tokenizer.Encode("12345").Length);
     }
   }
@@ -32,9 +35,9 @@ internal static class CycleTest {
 
   internal static void Run(string checkpoint, int cycles) {
     Check.Test(cycles + " cycles", () => {
-      for (int i = 0; i < cycles / 4; i++) Cycle(checkpoint);
+      for (int i = 0; i < cycles / 4; i++) Cycle(checkpoint, i);
       long before = ResidentKb();
-      for (int i = cycles / 4; i < cycles; i++) Cycle(checkpoint);
+      for (int i = cycles / 4; i < cycles; i++) Cycle(checkpoint, i);
       long growth = ResidentKb() - before;
       Console.WriteLine("resident memory: {0} KB after a quarter, then {1} KB more", before, growth);
       HandleCounts counts = Library.LiveHandles();
