@@ -87,6 +87,7 @@ public final class TextTest {
       };
       Check.refuses(Status.INVALID_ARGUMENT, () -> Json.write(itself), "nested too deeply");
       Check.refusesNull("text is null", () -> Json.parse(null));
+      Check.refuses(Status.INVALID_ARGUMENT, () -> Json.object("a", 1, "b"), "the last key has no value");
     });
 
     Check.finish();

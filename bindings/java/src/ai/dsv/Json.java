@@ -20,6 +20,7 @@ public final class Json {
 
   /** A LinkedHashMap of alternating keys and values. */
   public static Map<String, Object> object(Object... pairs) {
+    if (pairs.length % 2 != 0) throw new DsvException(Status.INVALID_ARGUMENT, "the last key has no value: give pairs");
     Map<String, Object> object = new LinkedHashMap<>();
     for (int i = 0; i < pairs.length; i += 2) object.put((String) pairs[i], pairs[i + 1]);
     return object;

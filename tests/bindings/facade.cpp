@@ -1,1 +1,0 @@
-#include "bindings/facade.h"
