@@ -1,4 +1,5 @@
-/* bench CHECKPOINT: "<events> <ns per event>" of dsv_session_poll, for bench.sh. The other languages do the same. */
+/* bench CHECKPOINT: "<events> <ns per event>" of dsv_session_poll, for bench.sh. The other languages do the
+ * same. */
 #define _POSIX_C_SOURCE 200809L
 #include <dsv/dsv.h>
 #include <stdio.h>

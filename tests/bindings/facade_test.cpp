@@ -1,4 +1,5 @@
-// facade_test CHECKPOINT: the native half of all bindings by itself, on the scripted checkpoint, so that sanitizers see it.
+// facade_test CHECKPOINT: the native half of all bindings by itself, on the scripted checkpoint, so that
+// sanitizers see it.
 #include "bindings/facade.h"
 
 #include <gtest/gtest.h>
@@ -103,7 +104,8 @@ TEST(Facade, OptionsOwnWhatTheyPointTo) {
   dsv::binding::set_text(machine.backend_text, machine.backend, "", "backend");
   EXPECT_EQ(machine.backend, nullptr);
   EXPECT_EQ(status_of([&] {
-              dsv::binding::set_text(machine.backend_text, machine.backend, std::string("a\0b", 3), "backend");
+              dsv::binding::set_text(machine.backend_text, machine.backend, std::string("a\0b", 3),
+                                     "backend");
             }),
             DSV_ERROR_INVALID_ARGUMENT);
   close(world);

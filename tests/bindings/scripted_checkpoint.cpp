@@ -1,9 +1,10 @@
-// scripted_checkpoint FOLDER: a checkpoint that says what it is told to, so that tests of the bindings know every event
-// of an answer, tool calls included, without a trained model.
+// scripted_checkpoint FOLDER: a checkpoint that says what it is told to, so that tests of the bindings know
+// every event of an answer, tool calls included, without a trained model.
 //
-// The only thing it computes is "which token follows this one": the layer's weights are zero, the embedding is the
-// identity and the head holds the table. A user message that ends with a key such as #hello makes one token with the
-// markers behind it, whose follower begins that key's answer; every token of an answer occurs in one place only.
+// The only thing it computes is "which token follows this one": the layer's weights are zero, the embedding
+// is the identity and the head holds the table. A user message that ends with a key such as #hello makes one
+// token with the markers behind it, whose follower begins that key's answer; every token of an answer occurs
+// in one place only.
 #include <cstdio>
 #include <map>
 
@@ -78,8 +79,8 @@ class Script {
 // A call with one argument, whose value comes in two pieces.
 std::vector<std::string> call(const std::string& tool, const std::string& parameter, const std::string& head,
                               const std::string& tail) {
-  return {"\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"" + tool + "\">\n<｜DSML｜parameter name=\"" + parameter +
-              "\" string=\"true\">" + head,
+  return {"\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"" + tool + "\">\n<｜DSML｜parameter name=\"" +
+              parameter + "\" string=\"true\">" + head,
           tail + "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>"};
 }
 
@@ -109,8 +110,11 @@ TestTensor filled(const TestTensor& like, float value) {
 
 void write(const std::string& folder) {
   json config = dsv::test::small_config();
-  config.merge_patch({{"vocab_size", kVocab}, {"hidden_size", kVocab}, {"num_hidden_layers", 1},
-                      {"num_nextn_predict_layers", 0}, {"max_position_embeddings", 32768}});
+  config.merge_patch({{"vocab_size", kVocab},
+                      {"hidden_size", kVocab},
+                      {"num_hidden_layers", 1},
+                      {"num_nextn_predict_layers", 0},
+                      {"max_position_embeddings", 32768}});
   config["rope_scaling"]["original_max_position_embeddings"] = 4096;
   TestTensors tensors = dsv::test::random_tensors(config, 1, "F32");
   for (auto& [name, tensor] : tensors) {
