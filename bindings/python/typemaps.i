@@ -1,26 +1,62 @@
 // Python: text is str (or UTF-8 bytes) and comes back as str; ids are sequences of int and come back as lists;
 // floats come back as bytes. The interpreter's lock is let go of wherever a call can wait.
 
+%begin %{
+// The lock is let go of by the class below, not by SWIG's own.
+#define SWIG_PYTHON_NO_USE_GIL
+#define SWIG_PYTHON_THREAD_BEGIN_ALLOW PythonUnlocked unlocked
+#define SWIG_PYTHON_THREAD_END_ALLOW unlocked.end()
+%}
+
 %{
+#include <cxxabi.h>
+#include <unistd.h>
+
 namespace {
+
+// While it lives, other threads may run Python. A daemon thread that comes back when the interpreter has begun to end
+// is unwound by it, up to 3.13, which C++ between it and the thread's start would answer by ending the process with
+// an error. Such a thread sleeps for the rest of the process instead, as it does from 3.14 on.
+class PythonUnlocked {
+ public:
+  PythonUnlocked() : state_(PyEval_SaveThread()) {}
+  PythonUnlocked(const PythonUnlocked&) = delete;
+  PythonUnlocked& operator=(const PythonUnlocked&) = delete;
+  ~PythonUnlocked() { end(); }
+
+  void end() {
+    if (!state_) return;
+    PyThreadState* const state = std::exchange(state_, nullptr);
+    try {
+      PyEval_RestoreThread(state);
+    } catch (const abi::__forced_unwind&) {
+      while (true) pause();
+    }
+  }
+
+ private:
+  PyThreadState* state_;
+};
+
+bool python_copy(const char* data, Py_ssize_t size, std::string& out) {
+  try {
+    out.assign(data, static_cast<size_t>(size));
+    return true;
+  } catch (const std::exception&) {
+    PyErr_NoMemory();
+    return false;
+  }
+}
 
 // UTF-8 of a str; a lone surrogate becomes U+FFFD. False: an exception is set.
 bool python_text(PyObject* object, std::string& out) {
-  char* data = nullptr;
-  Py_ssize_t size = 0;
-  if (PyBytes_Check(object)) {
-    if (PyBytes_AsStringAndSize(object, &data, &size) < 0) return false;
-    out.assign(data, static_cast<size_t>(size));
-    return true;
-  }
+  if (PyBytes_Check(object)) return python_copy(PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object), out);
   if (!PyUnicode_Check(object)) {
     PyErr_Format(PyExc_TypeError, "text must be str or bytes, not %s", Py_TYPE(object)->tp_name);
     return false;
   }
-  if (const char* utf8 = PyUnicode_AsUTF8AndSize(object, &size)) {
-    out.assign(utf8, static_cast<size_t>(size));
-    return true;
-  }
+  Py_ssize_t size = 0;
+  if (const char* utf8 = PyUnicode_AsUTF8AndSize(object, &size)) return python_copy(utf8, size, out);
   if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return false;
   PyErr_Clear();
   PyObject* utf16 = PyUnicode_AsEncodedString(object, "utf-16-le", "surrogatepass");
@@ -30,17 +66,21 @@ bool python_text(PyObject* object, std::string& out) {
   Py_DECREF(utf16);
   if (!clean) return false;
   const char* utf8 = PyUnicode_AsUTF8AndSize(clean, &size);
-  if (utf8) out.assign(utf8, static_cast<size_t>(size));
+  const bool copied = utf8 && python_copy(utf8, size, out);
   Py_DECREF(clean);
-  return utf8 != nullptr;
+  return copied;
 }
 
 bool python_ids(PyObject* object, std::vector<int32_t>& out) {
   PyObject* sequence = PySequence_Fast(object, "token ids must be a sequence of int");
   if (!sequence) return false;
   const Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
-  out.reserve(static_cast<size_t>(count));
-  for (Py_ssize_t i = 0; i < count; ++i) {
+  try {
+    out.reserve(static_cast<size_t>(count));
+  } catch (const std::exception&) {
+    PyErr_NoMemory();
+  }
+  for (Py_ssize_t i = 0; i < count && !PyErr_Occurred(); ++i) {
     const long id = PyLong_AsLong(PySequence_Fast_GET_ITEM(sequence, i));
     if (id == -1 && PyErr_Occurred()) break;
     if (id < INT32_MIN || id > INT32_MAX) {
@@ -84,6 +124,9 @@ void python_throw() {
 %typemap(in) const std::string& (std::string text) {
   if (!python_text($input, text)) SWIG_fail;
   $1 = &text;
+}
+%typemap(in) std::string {
+  if (!python_text($input, $1)) SWIG_fail;
 }
 %typemap(out) std::string {
   $result = PyUnicode_DecodeUTF8($1.data(), static_cast<Py_ssize_t>($1.size()), "replace");

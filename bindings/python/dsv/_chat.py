@@ -33,6 +33,8 @@ class Chat:
         max_rounds: int = 8,
     ) -> None:
         """max_rounds: how often in one answer the model may ask for tools."""
+        if not isinstance(session, Session):
+            raise TypeError(f"a Chat needs a dsv.Session, not {session!r}")
         self.session = session
         self.max_rounds = max_rounds
         self.messages: List[Dict[str, Any]] = []
@@ -91,14 +93,17 @@ class Chat:
         self.start(text, **options)
         return self._stream()
 
-    def ask(self, text: str, **options: Any) -> str:
-        """The answer's text after all tools."""
+    def ask(self, text: str, listener: Optional[Callable[[Event], Any]] = None, **options: Any) -> str:
+        """The answer's text after all tools. The listener is called with every event; what it raises stops the answer
+        and comes out."""
         content: List[str] = []
         for event in self.send(text, **options):
             if event.kind == EventKind.CONTENT:
                 content.append(event.text)
             elif event.finish_reason == FinishReason.TOOL_CALLS:
                 content.clear()
+            if listener is not None:
+                listener(event)
         return "".join(content)
 
     def cancel(self) -> None:

@@ -6,9 +6,10 @@ method may be called from any thread; threads that step and poll one engine take
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
-from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 from . import _dsv
 from ._enums import EventKind, Logits
@@ -43,12 +44,23 @@ class _Handle:
         self.close()
 
 
+def _number(handle: object, kind: Type[_Handle], user: str) -> int:
+    if not isinstance(handle, kind):
+        raise TypeError(f"a {user} needs a dsv.{kind.__name__}, not {handle!r}")
+    return handle._number
+
+
+@functools.lru_cache(maxsize=None)
+def _fields(options: Type[Any]) -> Tuple[str, ...]:
+    names = (name for name in dir(options) if name[0] != "_" and name not in ("this", "thisown"))
+    return tuple(name for name in names if not callable(getattr(options, name)))
+
+
 def _options(options: Any, values: Mapping[str, Any]) -> Any:
     """Fills a native option struct by field names; None leaves the default."""
+    known = _fields(type(options))
     for name, value in values.items():
-        if name.startswith("_") or not hasattr(options, name) or callable(getattr(options, name)):
-            known = [field for field in dir(options) if field[0] != "_" and not callable(getattr(options, field))]
-            known = [field for field in known if field not in ("this", "thisown")]
+        if name not in known:
             raise TypeError(f"there is no option {name!r}: there are {', '.join(known)}")
         if value is None:
             continue
@@ -111,8 +123,9 @@ class Model(_Handle):
 
     def __init__(self, engine: Engine, path: Path, *, wait: bool = True, **options: Any) -> None:
         self.engine = engine
+        number = _number(engine, Engine, "Model")
         native = _options(_dsv.ModelOptions(), options)
-        super().__init__(_dsv.model_load(engine._number, os.fsencode(path), native), _dsv.model_close)
+        super().__init__(_dsv.model_load(number, os.fsencode(path), native), _dsv.model_close)
         if wait:
             try:
                 self.wait()
@@ -227,7 +240,7 @@ class Session(_Handle):
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        super().__init__(_dsv.session_create(model._number), _dsv.session_close)
+        super().__init__(_dsv.session_create(_number(model, Model, "Session")), _dsv.session_close)
 
     def chat(self, request_json: Union[str, bytes], **options: Any) -> int:
         """Starts {"messages": [...], "tools": [...]?, "response_format": {...}?}; returns the request's number.
