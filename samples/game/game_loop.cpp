@@ -1,6 +1,7 @@
 // A game at 60 frames/s with ten NPCs that talk: each has its own conversation, all share one engine, which
 // gets 2 ms of every frame. At the end, a histogram of the frames as a PNG.
 //   game_loop CHECKPOINT [--frames N] [--png FILE]
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,7 +20,6 @@ using Milliseconds = std::chrono::duration<double, std::milli>;
 
 constexpr double kFrameMs = 1000.0 / 60;
 constexpr int64_t kBudgetUs = 2000;
-constexpr int kFramesBetweenTalks = 90;
 
 struct Npc {
   const char *name, *trade, *ware;
@@ -34,8 +34,8 @@ constexpr const char* kQuestions[] = {"Good day!", "How much for a %?", "Who are
 
 class Talker {
  public:
-  Talker(const dsv::Model& model, const Npc& npc, int first_frame)
-      : npc_(npc), session_(model), next_talk_(first_frame) {
+  // pause: frames between an answer and the next question
+  Talker(const dsv::Model& model, const Npc& npc, int pause) : npc_(npc), session_(model), pause_(pause) {
     greet();
     options_.temperature = 0;
     options_.max_tokens = 60;
@@ -47,7 +47,7 @@ class Talker {
       talk_.collect(event);
       if (event.kind == DSV_EVENT_CONTENT) says_ += event.text;
       tokens_ += event.completion_tokens;
-      if (event.kind == DSV_EVENT_FINISHED) next_talk_ = frame + kFramesBetweenTalks, talking_ = false;
+      if (event.kind == DSV_EVENT_FINISHED) next_talk_ = frame + pause_, talking_ = false;
     }
     if (talking_ || frame < next_talk_) return;
     if (asked_ == std::size(kQuestions)) greet();  // a new customer
@@ -77,7 +77,7 @@ class Talker {
   dsv::GenerateOptions options_;
   std::string says_;
   size_t asked_ = 0;
-  int next_talk_;
+  int pause_, next_talk_ = 0;
   bool talking_ = false;
   int64_t tokens_ = 0;
 };
@@ -89,6 +89,13 @@ static double simulate(Clock::time_point start) {
     for (int i = 0; i < 1000; ++i) heat = std::sqrt(heat + i);
   }
   return heat;
+}
+
+// What this thread has computed, without the time in which other programs had its core.
+static double computed_ms() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
 }
 
 static void draw(const std::vector<Talker>& talkers) {
@@ -124,28 +131,34 @@ int main(int argc, char** argv) try {
   const dsv::Model model(engine, argv[1], options);
   std::vector<Talker> talkers;
   talkers.reserve(std::size(kNpcs));
-  for (const Npc& npc : kNpcs) talkers.emplace_back(model, npc, static_cast<int>(talkers.size()) * 7);
+  for (const Npc& npc : kNpcs) talkers.emplace_back(model, npc, 60 + static_cast<int>(talkers.size()) * 7);
+  // Behind the loading screen: memory is slow to use for the first time, so everyone talks once before the
+  // first frame.
+  for (Talker& talker : talkers) talker.update(0);
+  engine.run();
 
   const bool terminal = isatty(STDOUT_FILENO);
   if (terminal) std::cout << "\033[2J";
   Series ours{"dsv", {}, 0x3377CC}, whole{"whole frame", {}, 0xBBBBBB};
-  int missed = 0, missed_by_us = 0;
+  int missed = 0, missed_by_dsv = 0;
   double heat = 0;
   for (int frame = 0; frame < frames; ++frame) {
     const auto start = Clock::now();
     heat += simulate(start);
     const auto before = Clock::now();
+    const double computed_before = computed_ms();
     engine.step(kBudgetUs);
     for (Talker& talker : talkers) talker.update(frame);
     const double dsv_ms = Milliseconds(Clock::now() - before).count();
+    const double over_budget = std::max(0.0, computed_ms() - computed_before - kBudgetUs / 1000.0);
     if (terminal) draw(talkers);
     const double frame_ms = Milliseconds(Clock::now() - start).count();
     ours.values.push_back(dsv_ms);
     whole.values.push_back(frame_ms);
-    // A late frame is our fault if it were not late with dsv inside its budget.
+    // A late frame is dsv's fault if it had not been late with dsv inside its budget.
     if (frame_ms > kFrameMs) {
       ++missed;
-      missed_by_us += frame_ms - std::max(0.0, dsv_ms - kBudgetUs / 1000.0) <= kFrameMs;
+      missed_by_dsv += frame_ms - over_budget <= kFrameMs;
     }
     std::this_thread::sleep_until(start +
                                   std::chrono::duration_cast<Clock::duration>(Milliseconds(kFrameMs)));
@@ -163,7 +176,7 @@ int main(int argc, char** argv) try {
   };
   std::printf("%d frames, %lld tokens; dsv ms a frame: median %.2f, 99%% %.2f, worst %.2f\n", frames,
               static_cast<long long>(tokens), percentile(0.5), percentile(0.99), percentile(1));
-  std::printf("frames missed: %d, because of dsv: %d; histogram: %s\n", missed, missed_by_us, png.c_str());
+  std::printf("frames missed: %d, because of dsv: %d; histogram: %s\n", missed, missed_by_dsv, png.c_str());
   return heat > 0 ? 0 : 1;
 } catch (const std::exception& error) {
   std::cerr << error.what() << "\n";
