@@ -1,8 +1,6 @@
 """A model that says what it is told to (scripted_checkpoint.cpp): every event of an answer is known beforehand."""
 
 import os
-import subprocess
-import tempfile
 import threading
 import unittest
 
@@ -18,16 +16,13 @@ def calculator(expression: str) -> str:
 class ScriptedTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
-        subprocess.run([os.environ["DSV_SCRIPTED"], cls.folder.name], check=True)
         cls.engine = dsv.Engine(threads=1)
-        cls.model = dsv.Model(cls.engine, cls.folder.name)
+        cls.model = dsv.Model(cls.engine, os.environ["DSV_SCRIPTED"])
 
     @classmethod
     def tearDownClass(cls):
         cls.model.close()
         cls.engine.close()
-        cls.folder.cleanup()
 
     def setUp(self):
         self.session = dsv.Session(self.model)

@@ -1,6 +1,7 @@
-"""What the tests share. DSV_TOOL is the dsv program, DSV_NANO the folder of the bundled checkpoint.
+"""What the tests share. DSV_TOOL is the dsv program, DSV_NANO the folder of the bundled checkpoint, DSV_SCRIPTED that of
+the one that says what it is told to.
 
-Without the latter a random checkpoint stands in: it says anything, for as long as it may.
+Without a bundled one a random checkpoint stands in: it says anything, for as long as it may.
 """
 
 import atexit
