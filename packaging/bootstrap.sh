@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(build-essential cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libzstd-dev libcli11-dev
           libfmt-dev libxxhash-dev libutf8proc-dev libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev
-          libpng-dev abigail-tools doxygen swig openjdk-17-jdk-headless mono-mcs)
+          libpng-dev abigail-tools doxygen swig openjdk-17-jdk-headless mono-mcs python3-dev python3-venv mypy)
 clang_packages=(clang-14 libclang-rt-14-dev)
 jobs=$(nproc)
 passed=0 failed=0 skipped=0
