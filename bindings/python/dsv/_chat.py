@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Union
 
 from ._engine import STEP_US, Event, Session
@@ -40,8 +42,9 @@ class Chat:
         self.messages: List[Dict[str, Any]] = []
         self._tools: Dict[str, Tool] = {}
         self._options: Dict[str, Any] = {}
-        self._running = self._stopping = self._in_tool = False
-        self._mark = self._rounds = 0
+        self._running = self._stopping = False
+        self._in_use = threading.Lock()
+        self._mark = self._rounds = self._answer = 0
         self._clear()
         if system is not None:
             self.messages.append({"role": "system", "content": system})
@@ -71,27 +74,25 @@ class Chat:
 
         Options: see dsv.generate_options.
         """
-        self.stop()
-        self._mark = len(self.messages)
-        self._rounds = 0
-        self._options = options
-        self.messages.append({"role": "user", "content": text})
-        self._request()
-        self._running = True
+        with self._used():
+            self._stop()
+            self._mark = len(self.messages)
+            self._rounds = 0
+            self._answer += 1
+            self._options = options
+            self.messages.append({"role": "user", "content": text})
+            self._request()
+            self._running = True
 
     def poll(self) -> Optional[Event]:
         """The answer's next event, or None. Tools run in here."""
-        if self._in_tool:
-            raise DsvError(Status.BUSY, "a tool of this chat is running: use the chat again when it has returned")
-        event = self.session.poll() if self._running else None
-        if event is not None:
-            self._take(event)
-        return event
+        with self._used():
+            return self._poll()
 
     def send(self, text: str, **options: Any) -> Iterator[Event]:
         """Starts an answer and yields its events; steps the engine meanwhile. Leaving the loop stops the answer."""
         self.start(text, **options)
-        return self._stream()
+        return self._stream(self._answer)
 
     def ask(self, text: str, listener: Optional[Callable[[Event], Any]] = None, **options: Any) -> str:
         """The answer's text after all tools. The listener is called with every event; what it raises stops the answer
@@ -112,8 +113,27 @@ class Chat:
 
     def stop(self) -> None:
         """Ends a running answer now; what there is of it stays in the messages. Nothing happens if none runs."""
-        if self._in_tool:
-            raise DsvError(Status.BUSY, "a tool of this chat is running: use the chat again when it has returned")
+        with self._used():
+            self._stop()
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        if not self._in_use.acquire(blocking=False):
+            raise DsvError(
+                Status.BUSY, "a tool of this chat or another thread is using it: use the chat again when that has returned"
+            )
+        try:
+            yield
+        finally:
+            self._in_use.release()
+
+    def _poll(self) -> Optional[Event]:
+        event = self.session.poll() if self._running else None
+        if event is not None:
+            self._take(event)
+        return event
+
+    def _stop(self) -> None:
         if not self._running:
             return
         if self.session.closed:
@@ -123,21 +143,22 @@ class Chat:
         try:
             self.session.cancel()
             while self._running:
-                if self.poll() is None:
+                if self._poll() is None:
                     self.session.model.engine.step(STEP_US)
         finally:
             self._running = self._stopping = False
 
-    def _stream(self) -> Iterator[Event]:
+    def _stream(self, answer: int) -> Iterator[Event]:
         try:
-            while self._running:
+            while self._running and self._answer == answer:
                 event = self.poll()
                 if event is None:
                     self.session.model.engine.step(STEP_US)
                 else:
                     yield event
         finally:
-            self.stop()
+            if self._answer == answer:
+                self.stop()
 
     def _request(self) -> None:
         request: Dict[str, Any] = {"messages": self.messages}
@@ -157,7 +178,7 @@ class Chat:
     def _fail(self) -> None:
         """Back to before send()."""
         try:
-            self.stop()
+            self._stop()
         finally:
             self._running = False
             self._clear()
@@ -209,8 +230,4 @@ class Chat:
         name = call["function"]["name"]
         if name not in self._tools:  # the model's mistake: it is told
             return f"error: there is no tool {name}"
-        self._in_tool = True
-        try:
-            return self._tools[name].call(call["function"]["arguments"])
-        finally:
-            self._in_tool = False
+        return self._tools[name].call(call["function"]["arguments"])

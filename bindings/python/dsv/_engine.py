@@ -240,6 +240,8 @@ class Session(_Handle):
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self._request = 0
+        self._running = False
         super().__init__(_dsv.session_create(_number(model, Model, "Session")), _dsv.session_close)
 
     def chat(self, request_json: Union[str, bytes], **options: Any) -> int:
@@ -247,40 +249,50 @@ class Session(_Handle):
 
         Options: see generate_options.
         """
-        return _dsv.session_chat(self._number, request_json, generate_options(**options))
+        return self._start(_dsv.session_chat, request_json, options)
 
     def complete(self, tokens: Sequence[int], **options: Any) -> int:
         """The same with raw tokens."""
-        return _dsv.session_complete(self._number, tokens, generate_options(**options))
+        return self._start(_dsv.session_complete, tokens, options)
+
+    def _start(self, start: Callable[[int, Any, Any], int], prompt: Any, options: Mapping[str, Any]) -> int:
+        running, self._running = self._running, True
+        try:
+            self._request = start(self._number, prompt, generate_options(**options))
+        except BaseException:
+            self._running = running
+            raise
+        return self._request
 
     def poll(self) -> Optional[Event]:
         """The next event that engine.step() produced, or None."""
         raw = _dsv.session_poll(self._number)
-        return None if raw is None else _event(raw)
+        if raw is None:
+            return None
+        event = _event(raw)
+        if event.kind == EventKind.FINISHED:
+            self._running = False
+        return event
 
     def events(self) -> Iterator[Event]:
-        """Steps the engine and yields events up to FINISHED. Leaving the loop early cancels the request."""
-        finished = False
+        """Steps the engine and yields the running request's events up to FINISHED; none if none runs. Leaving the loop
+        early cancels the request."""
+        request = self._request
         try:
-            while not finished:
+            while self._request == request:
                 event = self.poll()
-                if event is None:
+                if event is not None:
+                    yield event
+                elif self._running:
                     self.model.engine.step(STEP_US)
-                    continue
-                finished = event.kind == EventKind.FINISHED
-                yield event
+                if not self._running:
+                    break
         finally:
-            if not finished and not self.closed:
+            if self._running and self._request == request and not self.closed:
                 self.cancel()
-                self._drain()
-
-    def _drain(self) -> None:
-        while True:
-            event = self.poll()
-            if event is None:
-                self.model.engine.step(STEP_US)
-            elif event.kind == EventKind.FINISHED:
-                return
+                while self._running:
+                    if self.poll() is None:
+                        self.model.engine.step(STEP_US)
 
     def cancel(self) -> None:
         """Ends the running request at the next token; its FINISHED says CANCELLED."""

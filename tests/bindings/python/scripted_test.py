@@ -106,6 +106,26 @@ class ScriptedTest(unittest.TestCase):
         self.assertEqual(self.chat.ask("#calculator"), "That is all I know.")
         self.assertEqual(self.chat.messages[-2]["content"], "Hello there!")
 
+    def test_another_thread_is_told_that_the_chat_is_in_use(self):
+        refused = []
+
+        def meddle():
+            for use in (self.chat.poll, self.chat.stop, lambda: self.chat.start("#hello")):
+                try:
+                    use()
+                except dsv.DsvError as error:
+                    refused.append(error.status)
+
+        def calculator(expression: str) -> str:
+            thread = threading.Thread(target=meddle)
+            thread.start()
+            thread.join()
+            return "42"
+
+        self.chat.add_tool(calculator)
+        self.assertEqual(self.chat.ask("#calculator"), "That is all I know.")
+        self.assertEqual(refused, [Status.BUSY] * 3)
+
     def test_cancelled_from_a_thread(self):
         said = threading.Event()
         thread = threading.Thread(target=lambda: (said.wait(), self.chat.cancel()))

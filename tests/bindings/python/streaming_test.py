@@ -102,6 +102,23 @@ class SessionTest(ModelTest):
             self.session.complete([1, 2], max_tokens=1)  # not busy, even here
         self.assertEqual(list(self.session.events())[-1].finish_reason, FinishReason.LENGTH)
 
+    def test_a_loop_that_was_left_long_ago_leaves_the_next_request_alone(self):
+        self.session.complete([1, 2], ignore_eos=True)
+        old = self.session.events()
+        next(old)
+        self.session.cancel()
+        self.assertEqual(self.polled()[-1].finish_reason, FinishReason.CANCELLED)
+        self.session.complete([1, 2], max_tokens=3, ignore_eos=True)
+        self.assertEqual(list(old), [])
+        del old
+        self.assertEqual(list(self.session.events())[-1].finish_reason, FinishReason.LENGTH)
+
+    def test_no_request_has_no_events(self):
+        self.assertEqual(list(self.session.events()), [])
+        self.session.complete([1, 2], max_tokens=1)
+        self.assertTrue(list(self.session.events()))
+        self.assertEqual(list(self.session.events()), [])
+
     def test_two_sessions_share_the_steps(self):
         with dsv.Session(self.model) as other:
             for session in (self.session, other):
@@ -166,6 +183,15 @@ class ChatTest(ModelTest):
             if chat.poll() is None:
                 self.engine.step(1000)
         self.assertEqual([message["role"] for message in chat.messages], ["user", "assistant"] * 2)
+
+    def test_a_loop_that_was_left_long_ago_leaves_the_next_answer_alone(self):
+        chat = dsv.Chat(self.session)
+        old = chat.send("Hello!", ignore_eos=True)
+        next(old)
+        new = chat.send("No: who are you?", max_tokens=3, ignore_eos=True)
+        self.assertEqual(list(old), [])
+        del old
+        self.assertEqual(list(new)[-1].finish_reason, FinishReason.LENGTH)
 
     def test_thinking(self):
         chat = dsv.Chat(self.session)

@@ -182,7 +182,7 @@ class LoopTest(ModelTest):
     def test_a_tool_cannot_use_its_own_chat(self):
         def meddle() -> str:
             for use in (chat.poll, chat.stop, lambda: chat.start("x")):
-                with self.assertRaisesRegex(dsv.DsvError, "a tool of this chat is running") as caught:
+                with self.assertRaisesRegex(dsv.DsvError, "a tool of this chat or another thread") as caught:
                     use()
                 self.assertIs(caught.exception.status, Status.BUSY)
             return "done"
