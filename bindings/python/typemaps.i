@@ -81,7 +81,12 @@ bool python_ids(PyObject* object, std::vector<int32_t>& out) {
     PyErr_NoMemory();
   }
   for (Py_ssize_t i = 0; i < count && !PyErr_Occurred(); ++i) {
-    const long id = PyLong_AsLong(PySequence_Fast_GET_ITEM(sequence, i));
+    PyObject* const item = PySequence_Fast_GET_ITEM(sequence, i);
+    if (!PyIndex_Check(item)) {  // before 3.10, PyLong_AsLong takes fractions
+      PyErr_Format(PyExc_TypeError, "a token id must be an integer, not %s", Py_TYPE(item)->tp_name);
+      break;
+    }
+    const long id = PyLong_AsLong(item);
     if (id == -1 && PyErr_Occurred()) break;
     if (id < INT32_MIN || id > INT32_MAX) {
       PyErr_Format(PyExc_OverflowError, "token id %ld at index %zd does not fit in 32 bits", id, i);
