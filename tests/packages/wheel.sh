@@ -39,7 +39,7 @@ distribution = importlib.metadata.distribution("dsv")
 assert distribution.version == dsv.__version__, distribution.version
 names = {str(file) for file in distribution.files}
 info = f"dsv-{dsv.__version__}.dist-info"
-for name in ("dsv/py.typed", f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"):
+for name in ("dsv/py.typed", "dsv/_dsv.pyi", f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"):
     assert name in names, name
 checked = 0
 for file in distribution.files:

@@ -9,7 +9,23 @@ from __future__ import annotations
 import functools
 import os
 import weakref
-from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Hashable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+    cast,
+)
 
 from . import _dsv
 from ._enums import EventKind, Logits
@@ -51,7 +67,7 @@ def _number(handle: object, kind: Type[_Handle], user: str) -> int:
 
 
 @functools.lru_cache(maxsize=None)
-def _fields(options: Type[Any]) -> Tuple[str, ...]:
+def _fields(options: Hashable) -> Tuple[str, ...]:
     names = (name for name in dir(options) if name[0] != "_" and name not in ("this", "thisown"))
     return tuple(name for name in names if not callable(getattr(options, name)))
 
@@ -106,7 +122,7 @@ class Engine(_Handle):
         while self.step(STEP_US):
             pass
 
-    def plan(self, path: Path, **options: Any) -> Any:
+    def plan(self, path: Path, **options: Any) -> _dsv.MemoryPlan:
         """The memory that Model(engine, path, **options) would take (dsv_memory_plan); loads nothing."""
         return _dsv.model_plan(self._number, os.fsencode(path), _options(_dsv.ModelOptions(), options))
 
@@ -141,7 +157,7 @@ class Model(_Handle):
             pass
         return True
 
-    def progress(self) -> Any:
+    def progress(self) -> _dsv.LoadProgress:
         """dsv_load_progress: state (LoadState), done and total bytes."""
         return _dsv.model_progress(self._number)
 
@@ -149,12 +165,12 @@ class Model(_Handle):
         _dsv.model_cancel_load(self._number)
 
     @property
-    def info(self) -> Any:
+    def info(self) -> _dsv.ModelInfo:
         """dsv_model_info: vocab_size, context_tokens, has_chat, ..."""
         return _dsv.model_info(self._number)
 
     @property
-    def memory(self) -> Any:
+    def memory(self) -> _dsv.MemoryUse:
         """dsv_memory_use: bytes by purpose, KV pages used and in all."""
         return _dsv.model_memory(self._number)
 
@@ -206,16 +222,16 @@ class Event(NamedTuple):
     """(token, logprob) of the most likely tokens, best first."""
 
 
-_KINDS = {int(kind): kind for kind in EventKind}
+_KINDS: Dict[int, EventKind] = {int(kind): kind for kind in EventKind}
 
 
-def _event(raw: Any) -> Event:
+def _event(raw: _dsv.RawEvent) -> Event:
     kind = raw.kind
     top: Tuple[Tuple[int, float], ...] = ()
     if kind == _dsv.EVENT_TOKEN:
         top = tuple(zip(raw.top_tokens(), memoryview(raw.top_logprobs()).cast("f")))
     return Event(
-        _KINDS.get(kind, kind),  # a newer library may know more kinds
+        _KINDS.get(kind, cast(EventKind, kind)),  # a newer library may know more kinds
         raw.request,
         raw.text,
         raw.tool_name,
