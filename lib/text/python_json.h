@@ -31,11 +31,6 @@ struct PythonJson::Member {
   PythonJson value;
 };
 
-struct PythonJson::Member {
-  std::string key;
-  PythonJson value;
-};
-
 struct PythonJsonLimits {
   size_t bytes = size_t{64} << 20;
   int64_t values = int64_t{1} << 20;  // of any kind
