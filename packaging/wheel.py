@@ -1,4 +1,4 @@
-"""wheel.py BUILD OUT: a wheel of the Python package in OUT, from a build tree (cmake --build BUILD --target python_package).
+"""wheel.py BUILD OUT: a wheel of the Python package in OUT, from a build tree; the target python_package runs it.
 
 Inside: the package with its native module, libdsv, the bundled checkpoint if the tree has one, and the licences. The
 same build makes the same bytes.

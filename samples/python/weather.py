@@ -1,6 +1,6 @@
-"""Asks for the weather: the model calls a Python function, the answer streams, and a plot shows how sure it was of each token.
+"""Asks for the weather: the model calls a Python function and answers; a plot shows how sure it was of each token.
 
-    python3 weather.py [CHECKPOINT] [--png FILE]
+python3 weather.py [CHECKPOINT] [--png FILE]
 """
 
 import argparse

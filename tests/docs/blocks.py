@@ -62,7 +62,9 @@ def environment():
     """Of a user who knows only the installed package."""
     values = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TMPDIR")}
     (pc,) = arguments.prefix.rglob("dsv.pc")
-    values.update(PKG_CONFIG_PATH=str(pc.parent), LD_LIBRARY_PATH=str(pc.parent.parent), CMAKE_PREFIX_PATH=str(arguments.prefix))
+    values.update(
+        PKG_CONFIG_PATH=str(pc.parent), LD_LIBRARY_PATH=str(pc.parent.parent), CMAKE_PREFIX_PATH=str(arguments.prefix)
+    )
     return values
 
 
@@ -74,7 +76,17 @@ def flags(*what):
 def test_c(texts):
     for number, text in texts:
         (work / "program.c").write_text(f'#line {number} "{arguments.document.name}"\n{text}')
-        run(arguments.cc, "-std=c99", "-Wall", "-Wextra", "-Werror", "program.c", *flags("--cflags", "--libs"), "-o", "program")
+        run(
+            arguments.cc,
+            "-std=c99",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "program.c",
+            *flags("--cflags", "--libs"),
+            "-o",
+            "program",
+        )
         run("./program", arguments.model, env=environment())
 
 
@@ -116,7 +128,18 @@ static void fragment_{number}(const std::string& path, dsv::Engine& engine, dsv:
 
 def compile_cpp(text):
     (work / "program.cpp").write_text(text)
-    run(arguments.cxx, "-std=c++17", "-Wall", "-Wextra", "-Werror", "program.cpp", *flags("--cflags", "--libs"), "-pthread", "-o", "program")
+    run(
+        arguments.cxx,
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "program.cpp",
+        *flags("--cflags", "--libs"),
+        "-pthread",
+        "-o",
+        "program",
+    )
     run("./program", arguments.model, env=environment())
 
 
@@ -127,7 +150,9 @@ def write_game():
 def test_cmake(texts):
     write_game()
     for number, text in texts:
-        (work / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.22)\nproject(block_{number} LANGUAGES CXX)\n{text}")
+        (work / "CMakeLists.txt").write_text(
+            f"cmake_minimum_required(VERSION 3.22)\nproject(block_{number} LANGUAGES CXX)\n{text}"
+        )
         run(arguments.cmake, "-B", f"build-{number}", env=environment())
         run(arguments.cmake, "--build", f"build-{number}", env=environment())
         run(f"build-{number}/game", arguments.model, env=environment())
@@ -228,23 +253,45 @@ def test_csharp(texts):
     folder = arguments.bindings / "csharp"
     for number, text in texts:
         whole = "static void Main" in text
-        program = bundled(text, "Library.BundledCheckpoint()", "System.Environment.GetCommandLineArgs()[1]") if whole else CSHARP % text
+        program = (
+            bundled(text, "Library.BundledCheckpoint()", "System.Environment.GetCommandLineArgs()[1]")
+            if whole
+            else CSHARP % text
+        )
         (work / "Program.cs").write_text(program)
         print(f"--- line {number}", flush=True)
-        run(arguments.mcs, "-langversion:7", "-nologo", "-reference:System.Core.dll", f"-reference:{folder}/Dsv.dll", "-out:Program.exe",
-            "Program.cs", env=environment())  # fmt: skip
+        run(
+            arguments.mcs,
+            "-langversion:7",
+            "-nologo",
+            "-reference:System.Core.dll",
+            f"-reference:{folder}/Dsv.dll",
+            "-out:Program.exe",
+            "Program.cs",
+            env=environment(),
+        )
         run(arguments.mono, "Program.exe", arguments.model, env={**environment(), "MONO_PATH": str(folder)})
         print()
 
 
-TESTS = {"c": test_c, "cpp": test_cpp, "cmake": test_cmake, "sh": test_sh, "python": test_python, "java": test_java, "csharp": test_csharp}
+TESTS = {
+    "c": test_c,
+    "cpp": test_cpp,
+    "cmake": test_cmake,
+    "sh": test_sh,
+    "python": test_python,
+    "java": test_java,
+    "csharp": test_csharp,
+}
 
 
 def main():
     global work
     if arguments.language == "names":
         for language, number, _ in blocks():
-            assert language in TESTS, f"{arguments.document}:{number}: the block's language, {language!r}, is not tested"
+            assert (
+                language in TESTS
+            ), f"{arguments.document}:{number}: the block's language, {language!r}, is not tested"
         return
     texts = [(number, text) for language, number, text in blocks() if language == arguments.language]
     assert texts, f"{arguments.document} has no block of {arguments.language}"

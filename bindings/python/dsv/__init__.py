@@ -64,7 +64,9 @@ def bundled_checkpoint() -> str:
     """The folder of the small checkpoint that comes with the package."""
     folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nano")
     if not os.path.isfile(os.path.join(folder, "config.json")):
-        raise FileNotFoundError(f"{folder} holds no checkpoint: this copy of dsv came without one, give a path of your own")
+        raise FileNotFoundError(
+            f"{folder} holds no checkpoint: this copy of dsv came without one, give a path of your own"
+        )
     return folder
 
 

@@ -120,7 +120,8 @@ class Chat:
     def _used(self) -> Iterator[None]:
         if not self._in_use.acquire(blocking=False):
             raise DsvError(
-                Status.BUSY, "a tool of this chat or another thread is using it: use the chat again when that has returned"
+                Status.BUSY,
+                "a tool of this chat or another thread is using it: use the chat again when that has returned",
             )
         try:
             yield

@@ -32,7 +32,9 @@ def schema_of_type(kind: Any) -> Dict[str, Any]:
         if base is list and arguments:
             schema["items"] = schema_of_type(arguments[0])
         return schema
-    raise TypeError(f"no JSON schema for {kind!r}: annotate with str, int, float, bool, list, dict or Literal, or give schema=")
+    raise TypeError(
+        f"no JSON schema for {kind!r}: annotate with str, int, float, bool, list, dict or Literal, or give schema="
+    )
 
 
 def schema_of(function: Callable[..., Any]) -> Dict[str, Any]:
@@ -41,7 +43,9 @@ def schema_of(function: Callable[..., Any]) -> Dict[str, Any]:
     properties, required = {}, []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(f"parameter {name} of {function.__name__} cannot be given by name: a model can only do that")
+            raise TypeError(
+                f"parameter {name} of {function.__name__} cannot be given by name: a model can only do that"
+            )
         if name not in hints:
             raise TypeError(f"parameter {name} of {function.__name__} has no annotation: add one, or give schema=")
         properties[name] = schema_of_type(hints[name])

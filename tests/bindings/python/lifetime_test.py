@@ -168,7 +168,9 @@ cycle.append(cycle)
 print("done", flush=True)
 """
         for _ in range(5):
-            run = subprocess.run([sys.executable, "-c", script, checkpoint()], capture_output=True, text=True, timeout=60)
+            run = subprocess.run(
+                [sys.executable, "-c", script, checkpoint()], capture_output=True, text=True, timeout=60
+            )
             self.assertEqual((run.returncode, run.stdout), (0, "done\n"), run.stderr)
 
     def test_a_failed_load_leaves_nothing(self):

@@ -55,8 +55,10 @@ class ScriptedTest(unittest.TestCase):
         events = self.answer("#calculator")
         kinds = [event.kind for event in events]
         self.assertEqual(kinds[0], EventKind.TOOL_BEGIN)
-        self.assertEqual([kind for kind in kinds if kind in (EventKind.TOOL_END, EventKind.CONTENT, EventKind.FINISHED)],
-                         [EventKind.TOOL_END, EventKind.FINISHED, EventKind.CONTENT, EventKind.CONTENT, EventKind.FINISHED])  # fmt: skip
+        self.assertEqual(
+            [kind for kind in kinds if kind in (EventKind.TOOL_END, EventKind.CONTENT, EventKind.FINISHED)],
+            [EventKind.TOOL_END, EventKind.FINISHED, EventKind.CONTENT, EventKind.CONTENT, EventKind.FINISHED],
+        )
         end = events[kinds.index(EventKind.TOOL_END)]
         self.assertEqual((end.tool_name, end.text), ("calculator", '{"expression": "6 * 7"}'))
         deltas = "".join(event.text for event in events if event.kind == EventKind.TOOL_DELTA)

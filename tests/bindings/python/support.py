@@ -26,7 +26,9 @@ def random_checkpoint() -> str:
         folder = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, folder, True)
         path = os.path.join(folder, "model")
-        subprocess.run([os.environ["DSV_TOOL"], "synth", "--preset", "tiny", "--out", path], check=True, capture_output=True)
+        subprocess.run(
+            [os.environ["DSV_TOOL"], "synth", "--preset", "tiny", "--out", path], check=True, capture_output=True
+        )
         _made.append(path)
     return _made[0]
 

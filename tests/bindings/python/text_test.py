@@ -9,7 +9,16 @@ import dsv
 from dsv import EventKind, FinishReason, Status
 from support import ModelTest
 
-TRICKY = ["", "plain", "a\0b\0", "naïve café", "👩‍👩‍👧 🏳️‍🌈 é", "\ufffd\uffff\U0010ffff", "\r\n\t\x07\x7f", "بِسْمِ 漢字 हिन्दी"]
+TRICKY = [
+    "",
+    "plain",
+    "a\0b\0",
+    "naïve café",
+    "👩‍👩‍👧 🏳️‍🌈 é",
+    "\ufffd\uffff\U0010ffff",
+    "\r\n\t\x07\x7f",
+    "بِسْمِ 漢字 हिन्दी",
+]
 EOS = "<｜end▁of▁sentence｜>"
 
 
@@ -120,7 +129,11 @@ class PathTest(ModelTest):
                     dsv.Model(self.engine, path).close()
 
     def test_a_path_with_nul(self):
-        for call in (lambda: dsv.Model(self.engine, "a\0b"), lambda: self.engine.plan("a\0b"), lambda: dsv.Tokenizer("a\0b")):
+        for call in (
+            lambda: dsv.Model(self.engine, "a\0b"),
+            lambda: self.engine.plan("a\0b"),
+            lambda: dsv.Tokenizer("a\0b"),
+        ):
             with self.assertRaisesRegex(dsv.DsvError, "NUL"):
                 call()
 

@@ -73,7 +73,11 @@ class SchemaTest(unittest.TestCase):
         def odd(x: complex):
             pass
 
-        for function, pattern in ((bare, "x of bare has no annotation"), (star, "x of star cannot"), (odd, "no JSON schema")):
+        for function, pattern in (
+            (bare, "x of bare has no annotation"),
+            (star, "x of star cannot"),
+            (odd, "no JSON schema"),
+        ):
             with self.assertRaisesRegex(TypeError, pattern):
                 dsv.Tool(function)
             dsv.Tool(function, schema={"type": "object"})
@@ -109,7 +113,10 @@ class Scripted(dsv.Session):
 
 
 def event(kind, **fields):
-    return dsv.Event(kind, *[fields.get(name, "" if name in ("text", "tool_name", "tool_id") else 0) for name in dsv.Event._fields[1:]])
+    return dsv.Event(
+        kind,
+        *[fields.get(name, "" if name in ("text", "tool_name", "tool_id") else 0) for name in dsv.Event._fields[1:]],
+    )
 
 
 def calls(*wanted):
@@ -139,7 +146,9 @@ class LoopTest(ModelTest):
         chat = self.chat([add], calls(("add", '{"a": 2, "b": 3}'), ("add", '{"a": 4, "b": 5}')), says("5 and 9"))
         kinds = [one.kind for one in chat.send("2 + 3? 4 + 5?")]
         self.assertEqual(kinds, [EventKind.TOOL_END] * 2 + [EventKind.FINISHED, EventKind.CONTENT, EventKind.FINISHED])
-        self.assertEqual([message["role"] for message in chat.messages], ["user", "assistant", "tool", "tool", "assistant"])
+        self.assertEqual(
+            [message["role"] for message in chat.messages], ["user", "assistant", "tool", "tool", "assistant"]
+        )
         self.assertEqual([message["content"] for message in chat.messages[2:4]], ["5", "9"])
         self.assertEqual(chat.messages[2]["tool_call_id"], chat.messages[1]["tool_calls"][0]["id"])
         first, second = chat.session.requests
@@ -201,7 +210,9 @@ class LoopTest(ModelTest):
         self.assertNotIn("tool_calls", chat.messages[-1])
 
     def test_an_error_of_the_library_comes_out(self):
-        failed = [event(EventKind.FINISHED, finish_reason=FinishReason.ERROR, status=Status.INTERNAL, text="a sentence")]
+        failed = [
+            event(EventKind.FINISHED, finish_reason=FinishReason.ERROR, status=Status.INTERNAL, text="a sentence")
+        ]
         chat = self.chat([], failed)
         with self.assertRaisesRegex(dsv.DsvError, "a sentence"):
             chat.ask("?")
