@@ -2,7 +2,10 @@
 
 #include <hwy/detect_targets.h>
 
-#include <string>
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
 
 #include "base/error.h"
 #include "kernels/cpu/attention_kernels.h"
@@ -100,16 +103,18 @@ CpuTarget choose_target(const char* name) {
 namespace dsv {
 
 const char* cpu_targets() {
-  static const std::string names = [] {
-    std::string list;
+  // An array, because asking must not fail for want of memory, nor leave anything to be done at exit.
+  static const std::array<char, 128> names = [] {
+    std::array<char, 128> list{};
+    char* end = list.data();
     for (const cpu::Entry& entry : cpu::kEntries) {
       if (!entry.available()) continue;
-      if (!list.empty()) list += ' ';
-      list += entry.kernels().name;
+      if (end != list.data()) *end++ = ' ';
+      end = std::copy_n(entry.kernels().name, std::strlen(entry.kernels().name), end);
     }
     return list;
   }();
-  return names.c_str();
+  return names.data();
 }
 
 }  // namespace dsv

@@ -30,6 +30,9 @@ class ThreadPool final : public Jobs {
     } catch (const std::system_error&) {
       stop();
       fail(DSV_ERROR_OUT_OF_MEMORY, "cannot start {} worker threads; ask for fewer threads", threads - 1);
+    } catch (...) {
+      stop();  // a thread that runs must not be destroyed
+      throw;
     }
   }
   ~ThreadPool() override { stop(); }

@@ -27,14 +27,21 @@ std::string shown(std::string_view text) {
   return out;
 }
 
-json JsonReader::read(std::string_view text) {
+void JsonDocument::take_apart(json& value) {
+  if (value.is_structured()) {
+    for (json& child : value) take_apart(child);
+    value.clear();
+  }
+}
+
+JsonDocument JsonReader::read(std::string_view text) {
   if (static_cast<int64_t>(text.size()) > limits_.bytes) {
     fail(DSV_ERROR_INVALID_FILE, "{} has {} bytes, more than the {} that are read; is it the right file?",
          shown(file_), text.size(), limits_.bytes);
   }
   nlohmann::json_sax<json>* events = this;
   json::sax_parse(text, events);
-  return std::move(root_);
+  return std::move(document_);
 }
 
 bool JsonReader::key(string_t& name) {
@@ -59,8 +66,8 @@ json* JsonReader::place(json value) {
          limits_.nodes);
   }
   if (stack_.empty()) {
-    root_ = std::move(value);
-    return &root_;
+    document_.root = std::move(value);
+    return &document_.root;
   }
   if (stack_.back()->is_array()) {
     auto& items = stack_.back()->get_ref<json::array_t&>();
@@ -80,7 +87,7 @@ bool JsonReader::open(json container) {
   return true;
 }
 
-json parse_json_file(std::string_view text, std::string_view file, const JsonLimits& limits) {
+JsonDocument parse_json_file(std::string_view text, std::string_view file, const JsonLimits& limits) {
   return JsonReader(file, limits).read(text);
 }
 

@@ -21,12 +21,27 @@ struct JsonLimits {
   int32_t depth = 32;
 };
 
+// A parsed document. nlohmann's destructor asks for memory, and ends the process when there is none; so this
+// one takes the document apart before.
+class JsonDocument {
+ public:
+  JsonDocument() = default;
+  JsonDocument(JsonDocument&& other) noexcept = default;
+  JsonDocument& operator=(JsonDocument&& other) = delete;
+  ~JsonDocument() { take_apart(root); }
+
+  nlohmann::json root;
+
+ private:
+  static void take_apart(nlohmann::json& value);  // recurses as deep as the document is
+};
+
 // Builds the document as nlohmann's own reader does, and also counts, measures depth and refuses duplicates.
 // A derived class may take values for itself, out of files too large for a document.
 class JsonReader : protected nlohmann::json_sax<nlohmann::json> {
  public:
   JsonReader(std::string_view file, const JsonLimits& limits) : file_(file), limits_(limits) {}
-  nlohmann::json read(std::string_view text);  // once; throws as parse_json_file
+  JsonDocument read(std::string_view text);  // once; throws as parse_json_file
 
  protected:
   bool null() override { return put(nullptr); }
@@ -61,7 +76,7 @@ class JsonReader : protected nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
-  nlohmann::json root_;
+  JsonDocument document_;
   // Open containers, outermost first; a parent does not change while a child is open.
   std::vector<nlohmann::json*> stack_;
   nlohmann::json* slot_ = nullptr;  // value of the key read last
@@ -69,6 +84,6 @@ class JsonReader : protected nlohmann::json_sax<nlohmann::json> {
 };
 
 // Throws INVALID_FILE naming `file` and the byte where reading stopped. Strings are valid UTF-8.
-nlohmann::json parse_json_file(std::string_view text, std::string_view file, const JsonLimits& limits);
+JsonDocument parse_json_file(std::string_view text, std::string_view file, const JsonLimits& limits);
 
 }  // namespace dsv

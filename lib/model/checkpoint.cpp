@@ -245,7 +245,8 @@ void Checkpoint::read_tensors(const Host& host) {
   if (const std::unique_ptr<HostFile> index = host.open_if_exists(source_)) {
     const std::string_view text(reinterpret_cast<const char*>(index->data()),
                                 static_cast<size_t>(index->size()));
-    const nlohmann::json document = parse_json_file(text, source_, kIndexLimits);
+    const JsonDocument parsed = parse_json_file(text, source_, kIndexLimits);
+    const nlohmann::json& document = parsed.root;
     const auto map = document.is_object() ? document.find("weight_map") : document.end();
     if (map == document.end() || !map->is_object()) {
       fail(DSV_ERROR_INVALID_FILE, "{} has no weight_map object; download it again", shown(source_));

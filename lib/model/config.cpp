@@ -418,8 +418,8 @@ int32_t read_token(const Fields& root, const char* name, int64_t vocab_size) {
 }  // namespace
 
 ModelConfig parse_config(std::string_view text, std::string_view file) {
-  const json document = parse_json_file(text, file, JsonLimits{});
-  const Fields root(document, std::string(file), "");
+  const JsonDocument document = parse_json_file(text, file, JsonLimits{});
+  const Fields root(document.root, std::string(file), "");
   ModelConfig config;
   Geometry& g = config.geometry;
 

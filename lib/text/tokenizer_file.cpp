@@ -189,10 +189,9 @@ class Checker {
   }
 
   // Null if it is not there.
-  static const json& field(const json& object, const char* name) {
-    static const json kNull;
+  const json& field(const json& object, const char* name) const {
     const auto at = object.find(name);
-    return at == object.end() ? kNull : *at;
+    return at == object.end() ? null_ : *at;
   }
 
   bool flag(const json& object, const char* name, std::string_view at) const {
@@ -326,6 +325,7 @@ class Checker {
 
   const json& root_;
   const std::string& path_;
+  const json null_;
   TokenizerFile& out_;
   bool byte_level_ = false;
 };
@@ -334,8 +334,8 @@ class Checker {
 
 TokenizerFile read_tokenizer_file(std::string_view json, const std::string& path) {
   TokenizerFile file;
-  const nlohmann::json root = Reader(path, file).read(json);
-  Checker(root, path, file).run();
+  const JsonDocument document = Reader(path, file).read(json);
+  Checker(document.root, path, file).run();
   return file;
 }
 
