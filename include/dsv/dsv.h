@@ -16,11 +16,12 @@
  * never loses a session's state. Nothing here throws, exits, prints or raises signals.
  *
  * THREADS. Functions marked [any thread] may be called at any time. All others touch an engine (their handle's engine)
- * and must not overlap on it: a call that would overlap, or that is made from inside an event callback, returns
- * DSV_ERROR_BUSY and changes nothing. Different engines are independent.
+ * and must not overlap on it: a call that would overlap, or that is made from inside an event callback of that engine,
+ * returns DSV_ERROR_BUSY and changes nothing. Different engines are independent.
  *
  * HANDLES. One create, one destroy; destroying NULL is fine. Models keep their engine alive and sessions their model,
- * so handles may be destroyed in any order, from any thread and from inside a callback.
+ * so handles may be destroyed in any order, from any thread and from inside a callback. Destroying a handle is the last
+ * call on it: none may begin after that has begun.
  *
  * STRINGS. In: UTF-8 and a length in bytes, or DSV_NUL_TERMINATED; copied before the call returns. Invalid UTF-8 is
  * refused. Out: either copied into your buffer (`capacity` bytes; the needed size, without a terminator, always goes to
@@ -28,7 +29,9 @@
  * DSV_ERROR_BUFFER_TOO_SMALL; capacity 0 asks for the size only and returns DSV_OK), or valid until a stated moment.
  *
  * OPTION STRUCTS begin with struct_size. Fill them with their *_init function, then change fields: code compiled
- * against an older header keeps working with a newer library. Pass NULL for all defaults.
+ * against an older header keeps working with a newer library, which neither reads nor writes beyond the size that the
+ * struct had there. (The *_init functions are inline for that reason: they hand the caller's sizeof to *_init_sized,
+ * which is what a program that binds symbols by name calls.) Pass NULL for all defaults.
  *
  * SIZES, counts and lengths are int64_t so that Java and C# read them as they are; a negative one is an invalid
  * argument. Token ids are int32_t.
@@ -113,8 +116,9 @@ typedef struct dsv_hooks {
   uint32_t reserved;
   void* user; /* passed to every hook */
 
-  /* Every large block: KV pool, activations, repacked weights. Small bookkeeping (strings, JSON, page tables) uses the
-   * C++ runtime. Nothing is asked for per decoded token. Return NULL to refuse. alignment is a power of two. */
+  /* Every large block: KV pool, activations, logits, repacked weights. Small bookkeeping (strings, JSON, vocabulary,
+   * page tables) uses the C++ runtime. Nothing is asked for per decoded token. Return NULL to refuse. alignment is a
+   * power of two. */
   void* (*allocate)(void* user, int64_t size, int64_t alignment);
   void (*deallocate)(void* user, void* memory, int64_t size, int64_t alignment);
 
@@ -122,18 +126,20 @@ typedef struct dsv_hooks {
   void (*log)(void* user, int32_t level, const char* text, int64_t size);
 
   /* Files by path (the checkpoint folder joined with the file's name by '/'). Default: mmap of local files.
-   * file_open gives a handle and the size, or DSV_ERROR_IO. file_map may be NULL or return NULL: then the bytes are
-   * read into memory from `allocate`. What it returns must stay valid until file_close. */
+   * file_open gives a handle and the size, or DSV_ERROR_IO. file_map may be NULL or return NULL: then the whole file
+   * is read into memory from `allocate` as it is opened. What it returns must stay valid until file_close. */
   dsv_status (*file_open)(void* user, const char* path, void** file, int64_t* size);
   const void* (*file_map)(void* user, void* file);
   dsv_status (*file_read)(void* user, void* file, int64_t offset, void* out, int64_t size);
   void (*file_close)(void* user, void* file);
 
   /* The host's job system: call job(argument, i) once for every i in [0, count), in any order, in parallel or not, and
-   * return when all have returned. Replaces the library's thread pool. Called from the stepping and loading threads. */
+   * return when all have returned. Replaces the library's thread pool. Called from loading threads and from those
+   * inside dsv_engine_step, _run and dsv_session_logits. */
   void (*run_jobs)(void* user, void (*job)(void* argument, int32_t index), void* argument, int32_t count);
 } dsv_hooks;
-DSV_API void dsv_hooks_init(dsv_hooks* hooks);
+DSV_API void dsv_hooks_init_sized(dsv_hooks* hooks, uint32_t struct_size); /* [any thread], like all *_init */
+static inline void dsv_hooks_init(dsv_hooks* hooks) { dsv_hooks_init_sized(hooks, (uint32_t)sizeof *hooks); }
 
 /* ------------------------------------------------------------------------------------------------ engine */
 
@@ -146,24 +152,28 @@ typedef struct dsv_engine_options {
   uint32_t struct_size;
   int32_t threads;         /* worker count, the stepping thread included; 0 = one per core. Results never depend on it. */
   const char* backend;     /* "cpu" (default) or "reference" (fp64, slow: for checking) */
-  const char* cpu_target;  /* NULL = best of this machine; else force one: dsv_cpu_targets() lists them */
+  const char* cpu_target;  /* NULL = best of this machine; else force one ("cpu" only): dsv_cpu_targets() lists them */
   const dsv_hooks* hooks;  /* copied */
 } dsv_engine_options;
-DSV_API void dsv_engine_options_init(dsv_engine_options* options);
+DSV_API void dsv_engine_options_init_sized(dsv_engine_options* options, uint32_t struct_size);
+static inline void dsv_engine_options_init(dsv_engine_options* options) {
+  dsv_engine_options_init_sized(options, (uint32_t)sizeof *options);
+}
 
 /* Space-separated CPU targets that this machine can run, best first ("amx avx512_bf16 avx2 sse4 ..."). Static.
  * [any thread] */
 DSV_API const char* dsv_cpu_targets(void);
 
-DSV_API dsv_status dsv_engine_create(const dsv_engine_options* options, dsv_engine** engine);
+DSV_API dsv_status dsv_engine_create(const dsv_engine_options* options, dsv_engine** engine); /* [any thread] */
 DSV_API void dsv_engine_destroy(dsv_engine* engine); /* [any thread] */
 
 /* Advances every running request by as much as fits in budget_us microseconds and runs event callbacks on this thread.
- * Prompt chunks and decode steps of all sessions share batches. Stops between layers and rows: it overshoots by at
- * most one layer of one row, and always makes at least that much progress. *pending (may be NULL) receives the number
- * of requests that can still advance (paused ones do not count). */
+ * Prompt chunks and decode steps of all sessions share batches. Stops between layers, rows and sampled tokens, by what
+ * these have cost so far: as long as they cost no more now, it overshoots by at most one layer (or the sampling) of one
+ * row. It always makes at least that much progress. *pending (may be NULL) receives the number of requests that can
+ * still advance (paused ones do not count). If it fails (DSV_ERROR_OUT_OF_MEMORY), every request keeps its place. */
 DSV_API dsv_status dsv_engine_step(dsv_engine* engine, int64_t budget_us, int32_t* pending);
-/* Steps until no request can advance. */
+/* Steps until no request can advance. Failure: as dsv_engine_step. */
 DSV_API dsv_status dsv_engine_run(dsv_engine* engine);
 
 /* ------------------------------------------------------------------------------------------------ model */
@@ -184,7 +194,10 @@ typedef struct dsv_model_options {
   const char* chat_profile;    /* NULL = by the checkpoint ("v32" for deepseek_v32, none for deepseek_v3); "v32",
                                   "speciale" (thinking only, no tools) or "none" (raw tokens only) */
 } dsv_model_options;
-DSV_API void dsv_model_options_init(dsv_model_options* options);
+DSV_API void dsv_model_options_init_sized(dsv_model_options* options, uint32_t struct_size);
+static inline void dsv_model_options_init(dsv_model_options* options) {
+  dsv_model_options_init_sized(options, (uint32_t)sizeof *options);
+}
 
 /* What a model would take, before anything is allocated. All in bytes unless named otherwise. */
 typedef struct dsv_memory_plan {
@@ -200,17 +213,17 @@ typedef struct dsv_memory_plan {
   int64_t parameters;           /* stored weights, MTP layer included if loaded */
   int64_t active_bytes_per_token; /* weight bytes that one decoded token reads (top-k experts only) */
 } dsv_memory_plan;
-/* Reads config.json and the tensor headers only. `path`: the checkpoint's folder. */
+/* Reads config.json and the tensor headers only. `path`: the checkpoint's folder. Set plan->struct_size before. */
 DSV_API dsv_status dsv_model_plan(dsv_engine* engine, const char* path, const dsv_model_options* options,
                                   dsv_memory_plan* plan);
 /* The checkpoint as JSON: {"config": {...}, "tensors": [{"name", "dtype", "shape", "bytes", "file"}...], "plan": {...}}.
- * Checks everything that loading would check. */
+ * Checks what loading checks, except for the values of the weights and tokenizer.json. */
 DSV_API dsv_status dsv_model_inspect(dsv_engine* engine, const char* path, const dsv_model_options* options, char* out,
                                      int64_t capacity, int64_t* size);
 
 /* Starts loading and returns at once; *model is valid, and must be destroyed, whenever DSV_OK is returned. Arguments
  * are checked here; the files are checked by the loading thread, so their errors come from dsv_model_wait or
- * dsv_model_load_progress. */
+ * dsv_model_progress. */
 DSV_API dsv_status dsv_model_load(dsv_engine* engine, const char* path, const dsv_model_options* options,
                                   dsv_model** model);
 
@@ -249,6 +262,7 @@ typedef struct dsv_memory_use {
   int64_t weight_bytes, weight_copy_bytes, scratch_bytes, kv_pool_bytes;
   int64_t kv_pages_used, kv_pages_total; /* pages of 64 tokens, all layers */
 } dsv_memory_use;
+/* Set use->struct_size before. DSV_ERROR_NOT_READY until loaded. */
 DSV_API dsv_status dsv_model_memory(dsv_model* model, dsv_memory_use* use);
 
 /* ------------------------------------------------------------------------------------------------ text */
@@ -338,7 +352,8 @@ enum {
   DSV_ACTION_PAUSE = 1, /* the request keeps its place until dsv_session_resume; events of the row at hand still come */
   DSV_ACTION_STOP = 2   /* as dsv_session_cancel */
 };
-/* Runs on the stepping thread. May call functions marked [any thread], nothing else. Returns a DSV_ACTION. */
+/* Runs on the stepping thread. May call functions marked [any thread], nothing else on this engine; must not throw.
+ * Returns a DSV_ACTION; other values count as DSV_ACTION_CONTINUE. What it returns for DSV_EVENT_FINISHED is ignored. */
 typedef int32_t (*dsv_event_callback)(void* user, const dsv_event* event);
 
 /* ------------------------------------------------------------------------------------------------ session */
@@ -349,7 +364,11 @@ typedef struct dsv_session_options {
   dsv_event_callback on_event; /* NULL: events queue up for dsv_session_poll */
   void* user;
 } dsv_session_options;
-DSV_API void dsv_session_options_init(dsv_session_options* options);
+DSV_API void dsv_session_options_init_sized(dsv_session_options* options, uint32_t struct_size);
+static inline void dsv_session_options_init(dsv_session_options* options) {
+  dsv_session_options_init_sized(options, (uint32_t)sizeof *options);
+}
+/* DSV_ERROR_NOT_READY until the model has loaded. */
 DSV_API dsv_status dsv_session_create(dsv_model* model, const dsv_session_options* options, dsv_session** session);
 /* A running request is cancelled and drained, without a DSV_EVENT_FINISHED: the callback is not called any more once
  * this has returned. A call of it that another thread is in is waited for, except from inside a callback. The pages go
@@ -386,7 +405,10 @@ typedef struct dsv_generate_options {
   const dsv_logit_bias* logit_bias;
   int64_t logit_bias_count;
 } dsv_generate_options;
-DSV_API void dsv_generate_options_init(dsv_generate_options* options);
+DSV_API void dsv_generate_options_init_sized(dsv_generate_options* options, uint32_t struct_size);
+static inline void dsv_generate_options_init(dsv_generate_options* options) {
+  dsv_generate_options_init_sized(options, (uint32_t)sizeof *options);
+}
 
 /* Starts a request: {"messages": [...], "tools": [...]?, "response_format": {...}?}, OpenAI style, the whole
  * conversation each time. Only the tokens after the longest common prefix with what the session holds are computed.
@@ -394,11 +416,13 @@ DSV_API void dsv_generate_options_init(dsv_generate_options* options);
  * session is as before. DSV_ERROR_BUSY while a request is running. */
 DSV_API dsv_status dsv_session_chat(dsv_session* session, const char* request_json, int64_t request_size,
                                     const dsv_generate_options* options, int64_t* request);
-/* The same with raw tokens, used as they are (no BOS is added); everything comes out as DSV_EVENT_CONTENT. */
+/* The same with raw tokens, used as they are (no BOS is added); everything comes out as DSV_EVENT_CONTENT. A model
+ * without tokenizer.json has no text: ask for logprobs to see its tokens. */
 DSV_API dsv_status dsv_session_complete(dsv_session* session, const int32_t* tokens, int64_t count,
                                         const dsv_generate_options* options, int64_t* request);
-/* Ends the running request at the next row; its DSV_EVENT_FINISHED says CANCELLED. The session keeps the tokens
- * computed so far. Nothing happens without a request. [any thread] */
+/* Ends the running request: the step at work, at the end of the layer that it computes, or else the next step delivers
+ * its DSV_EVENT_FINISHED, which says CANCELLED. The session keeps the tokens computed so far. Nothing happens without a
+ * request. [any thread] */
 DSV_API void dsv_session_cancel(dsv_session* session);
 /* Lets a paused request run again. Nothing happens if none is paused. */
 DSV_API dsv_status dsv_session_resume(dsv_session* session);
@@ -411,8 +435,9 @@ enum { DSV_LOGITS_MAIN = 0, DSV_LOGITS_DRAFT = 1 };
 /* Logits of positions [first, first + rows) of `tokens`: float [rows, vocab_size] to `out`. Blocks until computed; the
  * session then holds `tokens`. MAIN: row t scores token t+1. DRAFT: the MTP layer's row t, fed token t+1, scores token
  * t+2 (DeepSeek-V3 report, section 2.2); rows must stop one before the last token, and all of `tokens` is computed
- * anew, because the MTP layer's own cache is filled by such calls only. On failure `out` is undefined and the session
- * holds a prefix of `tokens`. */
+ * anew, because the MTP layer's own cache is filled by such calls only. DSV_ERROR_BUSY while a request is running.
+ * If it fails on the way (DSV_ERROR_BUDGET: no page is free; DSV_ERROR_OUT_OF_MEMORY), `out` is undefined and the
+ * session holds a prefix of `tokens`. */
 DSV_API dsv_status dsv_session_logits(dsv_session* session, const int32_t* tokens, int64_t count, int64_t first,
                                       int64_t rows, int32_t source, float* out);
 

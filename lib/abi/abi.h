@@ -114,6 +114,15 @@ T read_options(const T* given, T defaults, const char* argument) {
   defaults.struct_size = sizeof(T);
   return defaults;
 }
+// The defaults in a struct of the host's size. What only a newer header knows becomes zero, which is its
+// default.
+template <class T>
+void init_options(T* out, uint32_t struct_size, T defaults) {
+  if (!out || struct_size < sizeof struct_size) return;
+  std::memset(static_cast<void*>(out), 0, struct_size);
+  defaults.struct_size = struct_size;
+  std::memcpy(static_cast<void*>(out), &defaults, struct_size < sizeof(T) ? struct_size : sizeof(T));
+}
 // Fills what the host's header knows of the struct; struct_size stays the host's.
 template <class T>
 void write_struct(T& out, T value, const char* argument) {

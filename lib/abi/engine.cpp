@@ -42,11 +42,11 @@ void with_failing_requests(dsv::Engine& engine, F&& body) {
 
 extern "C" {
 
-void dsv_hooks_init(dsv_hooks* hooks) {
-  if (hooks) *hooks = default_hooks();
+void dsv_hooks_init_sized(dsv_hooks* hooks, uint32_t struct_size) {
+  init_options(hooks, struct_size, default_hooks());
 }
-void dsv_engine_options_init(dsv_engine_options* options) {
-  if (options) *options = default_engine_options();
+void dsv_engine_options_init_sized(dsv_engine_options* options, uint32_t struct_size) {
+  init_options(options, struct_size, default_engine_options());
 }
 
 dsv_status dsv_engine_create(const dsv_engine_options* given, dsv_engine** engine) {

@@ -1,9 +1,10 @@
 // Versions, features, errors: what belongs to no handle.
 #include <algorithm>
-#include <string>
+#include <array>
 
 #include "abi/abi.h"
 #include "backend/ops.h"
+#include "session/utf8.h"
 
 namespace dsv::abi {
 namespace {
@@ -23,12 +24,9 @@ bool lists(std::string_view words, std::string_view word) {
 }  // namespace
 
 dsv_status set_error(dsv_status status, std::string_view sentence) noexcept {
-  size_t size = std::min(sentence.size(), sizeof error_sentence - 1);
-  if (size < sentence.size()) {  // do not cut a code point in two
-    while (size > 0 && (static_cast<unsigned char>(sentence[size]) & 0xC0) == 0x80) --size;
-  }
-  std::memmove(error_sentence, sentence.data(), size);
-  error_sentence[size] = '\0';
+  const std::string_view kept = dsv::whole_code_points(sentence, sizeof error_sentence - 1);
+  std::memmove(error_sentence, kept.data(), kept.size());
+  error_sentence[kept.size()] = '\0';
   return status;
 }
 
@@ -103,10 +101,14 @@ const char* dsv_build_info(void) {
 #else
 #define DSV_COMPILER "gcc " __VERSION__
 #endif
-  static const std::string line =
-      std::string("dsv " DSV_PROJECT_VERSION ", " DSV_COMPILER ", " DSV_BUILD_TYPE ", CPU targets: ") +
-      dsv::cpu_targets();
-  return line.c_str();
+  // An array, because asking must not fail for want of memory, nor leave anything to be done at exit.
+  static const std::array<char, 512> line = [] {
+    std::array<char, 512> text{};
+    fmt::format_to_n(text.data(), text.size() - 1, "dsv {}, {}, {}, CPU targets: {}", DSV_PROJECT_VERSION,
+                     DSV_COMPILER, DSV_BUILD_TYPE, dsv::cpu_targets());
+    return text;
+  }();
+  return line.data();
 }
 
 int32_t dsv_has_feature(const char* name) {

@@ -39,8 +39,8 @@ struct Entered {
 
 extern "C" {
 
-void dsv_model_options_init(dsv_model_options* options) {
-  if (options) *options = default_model_options();
+void dsv_model_options_init_sized(dsv_model_options* options, uint32_t struct_size) {
+  init_options(options, struct_size, default_model_options());
 }
 
 dsv_status dsv_model_plan(dsv_engine* handle, const char* path, const dsv_model_options* given,

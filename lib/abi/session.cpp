@@ -42,11 +42,11 @@ std::span<const int32_t> token_span(const int32_t* tokens, int64_t count) {
 
 extern "C" {
 
-void dsv_session_options_init(dsv_session_options* options) {
-  if (options) *options = default_session_options();
+void dsv_session_options_init_sized(dsv_session_options* options, uint32_t struct_size) {
+  init_options(options, struct_size, default_session_options());
 }
-void dsv_generate_options_init(dsv_generate_options* options) {
-  if (options) *options = default_generate_options();
+void dsv_generate_options_init_sized(dsv_generate_options* options, uint32_t struct_size) {
+  init_options(options, struct_size, default_generate_options());
 }
 
 dsv_status dsv_session_create(dsv_model* handle, const dsv_session_options* given, dsv_session** out) {

@@ -8,6 +8,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 
 #include "base/error.h"
 
@@ -52,6 +54,37 @@ class Host {
  private:
   void log_line(int32_t level, std::string_view line) const;
   dsv_hooks hooks_;
+};
+
+// Memory from the host for what is too large to be bookkeeping. Its content is undefined until written.
+template <class T>
+class HostArray {
+  static_assert(std::is_trivial_v<T>);
+
+ public:
+  HostArray() = default;
+  HostArray(const Host& host, int64_t count, std::string_view what)
+      : host_(&host), bytes_(count * static_cast<int64_t>(sizeof(T))) {
+    data_ = static_cast<T*>(host.allocate(bytes_, kAlignment, what));
+  }
+  HostArray(HostArray&& other) noexcept { *this = std::move(other); }
+  HostArray& operator=(HostArray&& other) noexcept {
+    std::swap(host_, other.host_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~HostArray() {
+    if (host_) host_->deallocate(data_, bytes_, kAlignment);
+  }
+
+  T* data() const { return data_; }
+
+ private:
+  static constexpr int64_t kAlignment = 64;
+  const Host* host_ = nullptr;
+  int64_t bytes_ = 0;
+  T* data_ = nullptr;
 };
 
 }  // namespace dsv

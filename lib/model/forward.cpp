@@ -17,41 +17,44 @@ double seconds(Forward::Clock::duration d) { return std::chrono::duration<double
 // the next range on; a cheaper one only in part, because layers differ and a context grows.
 void RowCost::measured(int32_t rows, double seconds) {
   constexpr double kCheaper = 0.25;
-  double& cost = cost_[static_cast<size_t>(size_of(rows))];
-  cost = seconds >= cost ? seconds : cost + kCheaper * (seconds - cost);
+  Cost& cost = cost_[static_cast<size_t>(size_of(rows))];
+  const double known = cost.rows > 0 ? estimate(rows) : 0;
+  cost = {rows, seconds >= known ? seconds : known + kCheaper * (seconds - known)};
 }
 
 int RowCost::size_of(int32_t rows) {
   return std::min<int>(std::bit_width(static_cast<uint32_t>(rows) - 1), kSizes - 1);
 }
 
-// Twice the rows cost at most twice the time: an upper bound where nothing was measured.
-double RowCost::estimate(int size) const {
-  double scale = 1;
-  for (; size > 0 && cost_[static_cast<size_t>(size)] == 0; --size) scale *= 2;
-  return scale * cost_[static_cast<size_t>(size)];
+// From the nearest measurement that is not of more rows' size: an upper bound.
+double RowCost::estimate(int32_t rows) const {
+  int size = size_of(rows);
+  while (size > 0 && cost_[static_cast<size_t>(size)].rows == 0) --size;
+  const Cost& cost = cost_[static_cast<size_t>(size)];
+  return cost.rows > 0 ? cost.seconds * std::max(1.0, static_cast<double>(rows) / cost.rows) : 0;
 }
 
 int32_t RowCost::rows_within(double seconds, int32_t rows) const {
-  if (cost_[0] == 0 && seconds < kNoHurry) return 1;
+  if (seconds >= kNoHurry) return rows;
+  if (cost_[0].rows == 0) return 1;
+  if (estimate(rows) <= seconds) return rows;
   int size = size_of(rows);
-  if (estimate(size) <= seconds) return rows;
   do --size;
-  while (size > 0 && estimate(size) > seconds);
+  while (size > 0 && estimate(1 << size) > seconds);
   return 1 << std::max(size, 0);
 }
 
-Forward::Forward(const OpTable& ops, Device* device, const Geometry& geometry, const ModelWeights& weights,
-                 int32_t max_rows, int32_t max_logit_rows)
+Forward::Forward(const Host& host, const OpTable& ops, Device* device, const Geometry& geometry,
+                 const ModelWeights& weights, int32_t max_rows, int32_t max_logit_rows)
     : ops_(ops), device_(device), geometry_(geometry), weights_(weights) {
-  const auto rows = static_cast<size_t>(max_rows);
+  const int64_t rows = max_rows;
   if (geometry.has_indexer()) {
-    selected_.resize(rows * static_cast<size_t>(geometry.index_topk));
-    n_selected_.resize(rows);
+    selected_ = {host, rows * geometry.index_topk, "the selected positions"};
+    n_selected_ = {host, rows, "the selected positions"};
   }
-  expert_.resize(rows * static_cast<size_t>(geometry.num_experts_per_tok));
-  expert_weight_.resize(expert_.size());
-  logits_.resize(static_cast<size_t>(max_logit_rows) * static_cast<size_t>(geometry.vocab_size));
+  expert_ = {host, rows * geometry.num_experts_per_tok, "the chosen experts"};
+  expert_weight_ = {host, rows * geometry.num_experts_per_tok, "the chosen experts"};
+  logits_ = {host, int64_t{max_logit_rows} * geometry.vocab_size, "the logits"};
 }
 
 // Pre-norm decoder layer: x += attention(norm(x)); x += ffn_or_moe(norm(x)). The block's output stays in

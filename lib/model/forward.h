@@ -5,27 +5,32 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <vector>
 
 #include "backend/ops.h"
+#include "base/host.h"
 #include "model/batch.h"
 
 namespace dsv {
 
 // What a layer (or the logits) of n rows costs, learnt from what it took. Kept per power of two, because one
 // row costs nearly as much as several (weights are read once) and a range that is too large would break the
-// step's budget.
+// step's budget. As long as twice the rows cost at most twice the time, no estimate is too low.
 class RowCost {
  public:
   // Most rows, at least 1 and at most `rows`, that should fit in `seconds`: `rows` itself or a power of two.
+  // Before anything is measured: 1.
   int32_t rows_within(double seconds, int32_t rows) const;
   void measured(int32_t rows, double seconds);
 
  private:
   static constexpr int kSizes = 24;
+  struct Cost {
+    int32_t rows = 0;  // 0 = not measured yet
+    double seconds = 0;
+  };
   static int size_of(int32_t rows);  // least i with 2^i >= rows
-  double estimate(int size) const;
-  std::array<double, kSizes> cost_{};  // [i] seconds for up to 2^i rows; 0 = not measured yet
+  double estimate(int32_t rows) const;
+  std::array<Cost, kSizes> cost_{};  // [i] of 2^(i-1) + 1 to 2^i rows
 };
 
 // Runs one batch at a time. It can stop between layers, and inside a layer between rows, and go on later:
@@ -36,8 +41,8 @@ class Forward {
   using Clock = std::chrono::steady_clock;
 
   // All references outlive this. max_rows, max_logit_rows: capacities of a batch.
-  Forward(const OpTable& ops, Device* device, const Geometry& geometry, const ModelWeights& weights,
-          int32_t max_rows, int32_t max_logit_rows);
+  Forward(const Host& host, const OpTable& ops, Device* device, const Geometry& geometry,
+          const ModelWeights& weights, int32_t max_rows, int32_t max_logit_rows);
 
   // Starts `batch`, which stays unchanged until advance() returns true or abandon(). Must not be running.
   void begin(const Batch& batch);
@@ -73,8 +78,8 @@ class Forward {
   int32_t stage_ = 0;     // 0 .. num_layers - 1: that layer; then the MTP layer if `draft`; then the logits
   int32_t next_row_ = 0;  // rows [0, next_row_) have passed the stage (of logit_row in the last one)
   RowCost layer_cost_, logits_cost_;
-  std::vector<int32_t> selected_, n_selected_, expert_;
-  std::vector<float> expert_weight_, logits_;
+  HostArray<int32_t> selected_, n_selected_, expert_;
+  HostArray<float> expert_weight_, logits_;
 };
 
 }  // namespace dsv

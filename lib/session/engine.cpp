@@ -6,9 +6,11 @@
 #include <thread>
 #include <utility>
 
+#include "base/json.h"
 #include "session/model.h"
 #include "session/scheduler.h"
 #include "session/session.h"
+#include "session/utf8.h"
 
 namespace dsv {
 namespace {
@@ -166,17 +168,20 @@ std::shared_ptr<Engine> make_engine(const dsv_engine_options& options) {
     fail(DSV_ERROR_INVALID_ARGUMENT, "options->threads is {}: give 0 (one per core) to {}", options.threads,
          kMostThreads);
   }
-  const std::string_view backend = options.backend ? options.backend : "cpu";
-  const std::string target = options.cpu_target ? options.cpu_target : "";
+  const auto name = [](const char* given, const char* field) {
+    return given ? check_utf8(given, DSV_NUL_TERMINATED, field) : std::string_view();
+  };
+  const std::string_view backend = options.backend ? name(options.backend, "options->backend") : "cpu";
+  const std::string target(name(options.cpu_target, "options->cpu_target"));
   if (backend == "reference") {
     return std::make_shared<Engine>(reference_ops(), options.threads, options.hooks, std::string());
   }
   if (backend != "cpu") {
-    fail(DSV_ERROR_UNSUPPORTED, "there is no backend \"{}\" in this build: it has \"cpu\" and \"reference\"",
-         backend);
+    fail(DSV_ERROR_UNSUPPORTED, "there is no backend {} in this build: it has \"cpu\" and \"reference\"",
+         shown(backend));
   }
   if (!target.empty() && !lists(cpu_targets(), target)) {
-    fail(DSV_ERROR_UNSUPPORTED, "options->cpu_target \"{}\" cannot run here: this machine has {}", target,
+    fail(DSV_ERROR_UNSUPPORTED, "options->cpu_target {} cannot run here: this machine has {}", shown(target),
          cpu_targets());
   }
   return std::make_shared<Engine>(cpu_ops(), options.threads, options.hooks, target);

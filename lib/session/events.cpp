@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "session/utf8.h"
+
 namespace dsv {
 namespace {
 
@@ -16,21 +18,43 @@ void keep(std::string& storage, const char*& data, int64_t size) {
 
 }  // namespace
 
-void EventQueue::push(const dsv_event& event) {
-  if (count_ == ring_.size()) {
-    std::vector<std::unique_ptr<Slot>> grown(std::max<size_t>(8, 2 * ring_.size()));
-    for (size_t i = count_; i < grown.size(); ++i) grown[i] = std::make_unique<Slot>();
-    for (size_t i = 0; i < count_; ++i) grown[i] = std::move(ring_[(head_ + i) % ring_.size()]);
-    ring_ = std::move(grown);
-    head_ = 0;
+void EventQueue::make_room(size_t slots) {
+  if (count_ + slots <= ring_.size()) return;
+  std::vector<std::unique_ptr<Slot>> grown(std::max<size_t>(8, 2 * ring_.size()));
+  for (size_t i = ring_.size(); i < grown.size(); ++i) {
+    grown[i] = std::make_unique<Slot>();
+    grown[i]->text.reserve(kReservedText);
   }
-  Slot& slot = *ring_[(head_ + count_) % ring_.size()];
+  for (size_t i = 0; i < ring_.size(); ++i) grown[i] = std::move(ring_[(head_ + i) % ring_.size()]);
+  ring_ = std::move(grown);
+  head_ = 0;
+}
+
+void EventQueue::reserve_last() { make_room(1); }
+
+void EventQueue::push(const dsv_event& event) {
+  make_room(2);
+  Slot& slot = next_slot();
   slot.event = event;
   keep(slot.text, slot.event.text, event.text_size);
   keep(slot.tool_name, slot.event.tool_name, event.tool_name_size);
   keep(slot.tool_id, slot.event.tool_id, event.tool_id_size);
-  slot.top.assign(event.top, event.top + event.top_count);
-  slot.event.top = slot.top.data();
+  if (event.top) {
+    slot.top.assign(event.top, event.top + event.top_count);
+    slot.event.top = slot.top.data();
+  }
+  ++count_;
+}
+
+void EventQueue::push_last(const dsv_event& event) noexcept {
+  Slot& slot = next_slot();
+  slot.event = event;
+  if (event.text) {
+    const std::string_view text =
+        whole_code_points({event.text, static_cast<size_t>(event.text_size)}, kReservedText);
+    slot.event.text_size = static_cast<int64_t>(text.size());
+    keep(slot.text, slot.event.text, slot.event.text_size);
+  }
   ++count_;
 }
 
@@ -46,10 +70,10 @@ bool EventQueue::pop(dsv_event& event) {
   return true;
 }
 
-int32_t EventSink::deliver(const dsv_event& event) {
+int32_t EventSink::deliver(const dsv_event& event, bool last) {
   if (closed_.load(std::memory_order_acquire)) return DSV_ACTION_CONTINUE;
   if (!callback_) {
-    queue_.push(event);
+    last ? queue_.push_last(event) : queue_.push(event);
     return DSV_ACTION_CONTINUE;
   }
   const std::lock_guard lock(delivering_);

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "session/chat.h"
+#include "session/utf8.h"
 
 namespace dsv {
 namespace {
@@ -126,10 +129,11 @@ ModelOptions check_model_options(const dsv_model_options& o) {
   if (o.load_mtp != 0 && o.load_mtp != 1) {
     fail(DSV_ERROR_INVALID_ARGUMENT, "options->load_mtp is {}: give 0 or 1", o.load_mtp);
   }
-  const std::string profile = o.chat_profile ? o.chat_profile : "";
+  const std::string profile(
+      o.chat_profile ? check_utf8(o.chat_profile, DSV_NUL_TERMINATED, "options->chat_profile") : "");
   if (!profile.empty() && profile != "v32" && profile != "speciale" && profile != "none") {
-    fail(DSV_ERROR_UNSUPPORTED,
-         "there is no chat profile \"{}\": give \"v32\", \"speciale\", \"none\" or NULL", profile);
+    fail(DSV_ERROR_UNSUPPORTED, "there is no chat profile {}: give \"v32\", \"speciale\", \"none\" or NULL",
+         shown(profile));
   }
   return {o.precision == DSV_PRECISION_EXACT ? Precision::exact : Precision::official,
           o.context_tokens,
@@ -149,7 +153,12 @@ Model::Model(std::shared_ptr<Engine> engine, std::string folder, ModelOptions op
     : engine_(std::move(engine)), folder_(std::move(folder)), options_(std::move(options)) {
   std::packaged_task<void()> task([this] { load(); });
   loaded_ = task.get_future().share();
-  thread_ = std::thread(std::move(task));
+  try {
+    thread_ = std::thread(std::move(task));
+  } catch (const std::system_error&) {
+    fail(DSV_ERROR_OUT_OF_MEMORY, "cannot start a thread to load {}: end some threads and try again",
+         shown(folder_));
+  }
 }
 
 Model::~Model() {
@@ -180,7 +189,7 @@ void Model::require_loaded() const {
 
 void Model::load() {
   const auto check_cancel = [this] {
-    if (monitor_.cancel.load()) fail(DSV_ERROR_CANCELLED, "loading {} was cancelled", folder_);
+    if (monitor_.cancel.load()) fail(DSV_ERROR_CANCELLED, "loading {} was cancelled", shown(folder_));
   };
   const OpTable& ops = engine_->ops();
   checkpoint_ = Checkpoint::open(engine_->host(), folder_, options_.load_mtp);
@@ -189,8 +198,8 @@ void Model::load() {
   plan_ = plan_sizes(*engine_, *checkpoint_, options_, sizes);
   if (options_.weight_budget_bytes > 0 &&
       plan_.weight_bytes + plan_.weight_copy_bytes > options_.weight_budget_bytes) {
-    fail(DSV_ERROR_BUDGET, "the weights of {} take {} bytes: options->weight_budget_bytes allows {}", folder_,
-         plan_.weight_bytes + plan_.weight_copy_bytes, options_.weight_budget_bytes);
+    fail(DSV_ERROR_BUDGET, "the weights of {} take {} bytes: options->weight_budget_bytes allows {}",
+         shown(folder_), plan_.weight_bytes + plan_.weight_copy_bytes, options_.weight_budget_bytes);
   }
   context_tokens_ = sizes.context_tokens;
   load_tokenizer();
@@ -200,14 +209,14 @@ void Model::load() {
   device_ = {ops.open(device_options(*engine_, *checkpoint_, options_, sizes)), DeviceCloser{&ops}};
   weights_ = checkpoint_->load(ops, device_.get(), monitor_);
   pool_ = std::make_unique<KvPagePool>(static_cast<int32_t>(sizes.pages));
-  forward_ = std::make_unique<Forward>(ops, device_.get(), geometry, weights_, sizes.batch_rows,
-                                       sizes.max_logit_rows);
+  forward_ = std::make_unique<Forward>(engine_->host(), ops, device_.get(), geometry, weights_,
+                                       sizes.batch_rows, sizes.max_logit_rows);
   sampler_ = std::make_unique<Sampler>(vocab_size(), allowed_tokens());
   check_cancel();
   scheduler_ = std::make_unique<Scheduler>(*forward_, *sampler_, sizes.batch_rows, sizes.max_logit_rows,
                                            vocab_size(), context_tokens_);
-  engine_->host().log(DSV_LOG_INFO, "loaded {}: {} bytes of weights, {} KV pages, backend {} ({})", folder_,
-                      plan_.weight_bytes, sizes.pages, ops.name, ops.target(device_.get()));
+  engine_->host().log(DSV_LOG_INFO, "loaded {}: {} bytes of weights, {} KV pages, backend {} ({})",
+                      shown(folder_), plan_.weight_bytes, sizes.pages, ops.name, ops.target(device_.get()));
 }
 
 void Model::load_tokenizer() {
@@ -217,7 +226,8 @@ void Model::load_tokenizer() {
   if (const std::unique_ptr<HostFile> file = engine_->host().open_if_exists(path)) {
     tokenizer_ = open_tokenizer(*file, path);
   } else {
-    engine_->host().log(DSV_LOG_WARNING, "there is no {}: this model takes and gives tokens only", path);
+    engine_->host().log(DSV_LOG_WARNING, "there is no {}: this model takes and gives tokens only",
+                        shown(path));
   }
 }
 
@@ -234,13 +244,13 @@ std::vector<int32_t> Model::encode_chat(std::string_view request_json, const Gen
     fail(DSV_ERROR_UNSUPPORTED,
          "{} has no chat profile (\"none\"): give raw tokens to dsv_session_complete, or load it with "
          "options->chat_profile",
-         folder_);
+         shown(folder_));
   }
   if (!tokenizer_) {
     fail(DSV_ERROR_UNSUPPORTED,
          "{} has no tokenizer.json, so it takes no messages: add the file, or give raw tokens to "
          "dsv_session_complete",
-         folder_);
+         shown(folder_));
   }
   return encode_prompt(*tokenizer_, chat_profile_ == "speciale", request_json, options);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "session/session.h"
@@ -44,7 +45,13 @@ void Scheduler::forget(const Session& session) {
     if (part.session == &session) part.session = nullptr;
   }
   const bool wanted = std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.session; });
-  if (forward_.running() && !wanted) forward_.abandon();
+  if (!wanted) drop_batch();
+}
+
+void Scheduler::drop_batch() {
+  if (forward_.running()) forward_.abandon();
+  parts_.clear();
+  computed_ = false;
 }
 
 void Scheduler::settle() {
@@ -62,12 +69,22 @@ void Scheduler::settle() {
 }
 
 void Scheduler::advance(Clock::time_point deadline, Clock::duration budget) {
-  if (!forward_.running()) {
-    build(budget);
-    if (batch_.rows() == 0) return;  // every request has just ended
-    forward_.begin(batch_);
+  if (!computed_) {
+    if (!forward_.running()) {
+      build(budget);
+      if (batch_.rows() == 0) return;  // every request has just ended
+    }
+    try {
+      if (!forward_.running()) forward_.begin(batch_);
+      if (!forward_.advance(deadline, &interrupted_)) return;
+    } catch (...) {
+      drop_batch();  // half an op may have changed its rows: they cannot go on from here
+      throw;
+    }
+    computed_ = true;
+    next_part_ = 0;
   }
-  if (forward_.advance(deadline, &interrupted_)) finish_batch();
+  hand_out(deadline);
 }
 
 // Rows of generation come first, because somebody waits for each; then prompts, in equal shares. A prompt's
@@ -124,15 +141,19 @@ void Scheduler::add_part(Session& session, int32_t rows) {
   parts_.push_back({&session, rows, logits ? static_cast<int32_t>(batch_.logit_row.size()) - 1 : -1});
 }
 
-void Scheduler::finish_batch() {
-  for (const Part& part : parts_) {
+// Sampling takes its time, too, with a large vocabulary and many sessions: a step can end between two of
+// them.
+void Scheduler::hand_out(Clock::time_point deadline) {
+  while (next_part_ < parts_.size()) {
+    const Part part = std::exchange(parts_[next_part_++], {});
     if (!part.session || part.session->closed()) continue;
     at_work_ = part.session;
     float* logits = part.logit >= 0 ? forward_.logits(part.logit) : nullptr;
     part.session->rows_done(part.rows, {logits, logits ? raw_logits_.size() : 0}, sampler_, raw_logits_);
     at_work_ = nullptr;
+    if (Clock::now() >= deadline) break;
   }
-  parts_.clear();
+  if (next_part_ == parts_.size()) drop_batch();
 }
 
 bool Scheduler::fail_request(dsv_status status, const char* sentence) {
@@ -146,8 +167,7 @@ bool Scheduler::fail_request(dsv_status status, const char* sentence) {
 
 void Scheduler::compute_now(Session& session, std::span<const int32_t> tokens, int64_t first, int64_t rows,
                             bool draft, float* out) {
-  parts_.clear();
-  if (forward_.running()) forward_.abandon();
+  drop_batch();
   const auto count = static_cast<int64_t>(tokens.size());
   while (session.held() < count) {
     const int64_t at = session.held();
@@ -170,8 +190,13 @@ void Scheduler::compute_now(Session& session, std::span<const int32_t> tokens, i
       batch_.add_row(tokens[static_cast<size_t>(t)], static_cast<int32_t>(t), sequence, wanted);
       if (with_draft) batch_.next_token.push_back(tokens[static_cast<size_t>(t + 1)]);
     }
-    forward_.begin(batch_);
-    while (!forward_.advance(Clock::time_point::max(), nullptr)) {
+    try {
+      forward_.begin(batch_);
+      while (!forward_.advance(Clock::time_point::max(), nullptr)) {
+      }
+    } catch (...) {
+      drop_batch();
+      throw;
     }
     const size_t vocab = raw_logits_.size();
     for (size_t i = 0; i < batch_.logit_row.size(); ++i) {

@@ -34,7 +34,8 @@ class Scheduler {
   // Ends cancelled requests, and forgets the rows in flight of sessions that are gone.
   void settle();
   // Computes until the running batch is done or `deadline` is near; starts a batch if none runs. `budget`: of
-  // the whole step, for the size of prompt chunks.
+  // the whole step, for the size of prompt chunks. If an op throws, the batch is dropped: its rows are
+  // computed again later.
   void advance(Clock::time_point deadline, Clock::duration budget);
   // [any thread] Makes advance() return at the next row.
   void interrupt() { interrupted_.store(true); }
@@ -52,14 +53,15 @@ class Scheduler {
 
  private:
   struct Part {
-    Session* session;  // null: its rows are no longer wanted
+    Session* session;  // null: its rows are no longer wanted, or the session has them
     int32_t rows;
     int32_t logit;  // index of its logits row, or -1
   };
   void forget(const Session& session);
+  void drop_batch();
   void build(Clock::duration budget);
   void add_part(Session& session, int32_t rows);
-  void finish_batch();
+  void hand_out(Clock::time_point deadline);
 
   Forward& forward_;
   Sampler& sampler_;
@@ -68,6 +70,8 @@ class Scheduler {
   size_t turn_ = 0;  // who comes first in the next batch
   Batch batch_;      // of forward_, while that runs
   std::vector<Part> parts_;
+  bool computed_ = false;  // the batch of parts_, whose sessions are being told: parts before next_part_ were
+  size_t next_part_ = 0;
   std::vector<float> raw_logits_;  // [V] a copy for logprobs, because sampling overwrites them
   Session* at_work_ = nullptr;
   std::atomic<bool> interrupted_{false};

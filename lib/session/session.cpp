@@ -64,12 +64,18 @@ void Session::replace_tail(std::span<const int32_t> tokens, int64_t prefix) {
   pages_.truncate(prefix);
 }
 
+void Session::forget_tail() {
+  sequence_.resize(static_cast<size_t>(held_));
+  pages_.truncate(held_);
+}
+
 int64_t Session::start(std::span<const int32_t> tokens, GenerateOptions options, TextStream text) {
   check_tokens(tokens);
   const auto count = static_cast<int64_t>(tokens.size());
   const int64_t room = model_->context_tokens() - count;
   const int64_t most = options.max_tokens > 0 ? std::min(options.max_tokens, room) : room;
   sequence_.reserve(static_cast<size_t>(count + most));
+  sink_.reserve_last();
   stop_.start(std::exchange(options.stop, {}));
   options_ = std::move(options);
   text_ = std::move(text);
@@ -114,7 +120,12 @@ void Session::logits(std::span<const int32_t> tokens, int64_t first, int64_t row
   sequence_.reserve(tokens.size());
   // What is wanted is computed, held or not; and the MTP layer's cache holds only what is computed here.
   replace_tail(tokens, draft ? 0 : std::min(common_prefix(tokens), rows > 0 ? first : count));
-  model_->scheduler().compute_now(*this, tokens, first, rows, draft, out);
+  try {
+    model_->scheduler().compute_now(*this, tokens, first, rows, draft, out);
+  } catch (...) {
+    forget_tail();
+    throw;
+  }
 }
 
 void Session::cancel() {
@@ -195,12 +206,16 @@ void Session::take_text(const TextEvent& text) {
   emit_text(DSV_EVENT_CONTENT, stop_.flush());
   dsv_event event{};
   event.kind = text.kind;
-  event.text = text.text.data();
-  event.text_size = static_cast<int64_t>(text.text.size());
-  event.tool_name = text.tool_name.data();
-  event.tool_name_size = static_cast<int64_t>(text.tool_name.size());
-  event.tool_id = text.tool_id.data();
-  event.tool_id_size = static_cast<int64_t>(text.tool_id.size());
+  const auto set = [](const char*& data, int64_t& size, std::string_view value) {
+    if (value.empty()) return;
+    data = value.data();
+    size = static_cast<int64_t>(value.size());
+  };
+  set(event.text, event.text_size, text.text);
+  if (text.kind != DSV_EVENT_TOOL_DELTA) {  // of which there are many
+    set(event.tool_name, event.tool_name_size, text.tool_name);
+    set(event.tool_id, event.tool_id_size, text.tool_id);
+  }
   event.tool_index = text.tool_index;
   emit(event);
 }
@@ -241,9 +256,10 @@ void Session::fail(dsv_status status, std::string_view sentence) { end(DSV_FINIS
 
 void Session::end(int32_t reason, dsv_status status, std::string_view sentence) {
   running_ = paused_ = false;
-  sequence_.resize(static_cast<size_t>(held_));
-  pages_.truncate(held_);
+  forget_tail();
   dsv_event event{};
+  event.struct_size = sizeof event;
+  event.request = requests_;
   event.kind = DSV_EVENT_FINISHED;
   event.finish_reason = reason;
   event.status = status;
@@ -253,7 +269,7 @@ void Session::end(int32_t reason, dsv_status status, std::string_view sentence) 
   event.cached_tokens = cached_tokens_;
   event.completion_tokens = completion_tokens_;
   event.reasoning_tokens = reasoning_tokens_;
-  emit(event);
+  sink_.deliver_last(event);
 }
 
 }  // namespace dsv

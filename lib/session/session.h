@@ -69,6 +69,7 @@ class Session {
   void check_tokens(std::span<const int32_t> tokens) const;
   void check_idle() const;
   void replace_tail(std::span<const int32_t> tokens, int64_t prefix);
+  void forget_tail();  // what is not held
   void sampled(int32_t token);
   void take_text(const TextEvent& event);
   void emit_text(int32_t kind, std::string_view text);

@@ -49,4 +49,10 @@ std::string_view check_utf8(const char* data, int64_t size, const char* argument
   return text;
 }
 
+std::string_view whole_code_points(std::string_view text, size_t most) noexcept {
+  if (text.size() <= most) return text;
+  while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;
+  return text.substr(0, most);
+}
+
 }  // namespace dsv
