@@ -95,6 +95,18 @@ run_fuzzers() {
   fi
 }
 
+# A million random sequences of API calls under ASan + UBSan, shared by the cores.
+run_property_test() {
+  say 'a million random sequences of API calls'
+  if bash tests/abi/property_test.sh build/asan/bin/dsv build/asan/bin/property_test tests/abi/property_config.json \
+      1000000 "$jobs"; then
+    passed=$((passed + 1))
+  else
+    printf 'FAILED: property_test\n'
+    failed=$((failed + 1))
+  fi
+}
+
 closing_line() {
   printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
   ((failed == 0))
@@ -148,6 +160,7 @@ case "${1:-}" in
       if [[ $preset == release ]]; then export DSV_CYCLES=10000; else unset DSV_CYCLES; fi
       run_ctest "$preset"
     done
+    run_property_test
     build_fuzzers
     run_fuzzers 180
     closing_line

@@ -1,9 +1,12 @@
 /* Random sequences of API calls, right and wrong ones, against what dsv.h allows each to return.
  *   property_test CHECKPOINT SEQUENCES [SEED]
- * A world (engine, model, tokenizer) serves 500 sequences, each on sessions of its own. A failure names the
- * world's seed: property_test CHECKPOINT 500 SEED repeats it. Besides the statuses it holds the library to:
- * one FINISHED per request, text in whole code points, the same tokens for the same prompt and seed whatever
- * happened before, and no handle left. Sanitizers see the rest. */
+ * A sequence is 1 to 16 calls on up to five sessions that are its own, most of which then run to their end;
+ * 500 sequences share a world: engine, model and tokenizer with options that are drawn for it. A world is a
+ * function of its seed, the next world's is one higher, and a failure names it: property_test CHECKPOINT 500
+ * SEED repeats it. So processes share the work by seeds that are far apart. Besides the statuses it holds the
+ * library to: one FINISHED per request, no field that its event does not name, text in whole code points, the
+ * same tokens for the same prompt and seed whatever happened before, and no handle left. Sanitizers see the
+ * rest. */
 #include "property_test.h"
 
 #include <dsv/dsv.h>
@@ -21,6 +24,7 @@ dsv_model* model;
 dsv_tokenizer* tokenizer;
 dsv_model_info info;
 int32_t prompts[PROMPTS][PROMPT_SIZE];
+const int64_t kPromptSizes[PROMPTS] = {PROMPT_SIZE, 1, 5, 9, 14, 20};
 int64_t request_tokens[REQUESTS][2];
 Talk talks[TALKS];
 static int32_t first_tokens[PROMPTS][SEEDS][MOST_TOKENS]; /* -1: not seen yet */
@@ -50,9 +54,31 @@ dsv_status allow(const char* call, dsv_status status, unsigned allowed) {
 
 /* ------------------------------------------------------------------------------------------------ events */
 
+static void check_fields(const dsv_event* event) {
+  const int kind = event->kind, tool_end = kind == DSV_EVENT_TOOL_BEGIN || kind == DSV_EVENT_TOOL_END;
+  const int tool = tool_end || kind == DSV_EVENT_TOOL_DELTA, last = kind == DSV_EVENT_FINISHED;
+  const int text = kind == DSV_EVENT_REASONING || kind == DSV_EVENT_CONTENT || kind == DSV_EVENT_MALFORMED ||
+                   kind == DSV_EVENT_TOOL_DELTA || kind == DSV_EVENT_TOOL_END;
+  const int token = kind == DSV_EVENT_TOKEN, prefill = kind == DSV_EVENT_PREFILL;
+  expect(text ? event->text != NULL && event->text_size > 0 : event->text == NULL && event->text_size == 0,
+         "text comes with its kinds");
+  expect((event->tool_name != NULL) == tool_end && (event->tool_name_size != 0) == tool_end &&
+             (event->tool_id != NULL) == tool_end && (event->tool_id_size != 0) == tool_end &&
+             (tool || event->tool_index == 0),
+         "calls come with their kinds");
+  expect(token || (event->token == 0 && event->logprob == 0 && event->top_count == 0 && event->top == NULL),
+         "tokens come with their kind");
+  expect(prefill || (event->done == 0 && event->total == 0), "progress comes with its kind");
+  expect(last || (event->finish_reason == 0 && event->prompt_tokens == 0 && event->cached_tokens == 0 &&
+                  event->completion_tokens == 0 && event->reasoning_tokens == 0),
+         "usage comes with its kind");
+  expect(event->status == DSV_OK && event->request > 0, "an event names its request");
+}
+
 void check_event(Talk* talk, const dsv_event* event) {
   expect(event->kind >= DSV_EVENT_PREFILL && event->kind <= DSV_EVENT_FINISHED,
          "the kind of an event is known");
+  check_fields(event);
   expect(talk->finished < talk->started, "no event comes without a running request");
   expect(event->text_size >= 0 && (event->text_size == 0 || event->text), "a text has bytes");
   expect(is_utf8((const unsigned char*)event->text, event->text_size), "text comes in whole code points");
@@ -122,7 +148,7 @@ static void open_world(void) {
   dsv_model_options options;
   state = world_seed;
   dsv_engine_options_init(&engine_options);
-  engine_options.threads = 1 + pick(2);
+  engine_options.threads = one_in(4) ? 2 : 1;
   if (one_in(8)) engine_options.backend = "reference";
   allow("engine_create", dsv_engine_create(&engine_options, &engine), OK);
   dsv_model_options_init(&options);
@@ -130,6 +156,11 @@ static void open_world(void) {
   options.batch_rows = one_in(2) ? 0 : 1 + pick(64);
   options.load_mtp = one_in(2);
   options.precision = one_in(4) ? DSV_PRECISION_EXACT : DSV_PRECISION_OFFICIAL;
+  if (one_in(3)) { /* a few pages */
+    dsv_memory_plan plan = {.struct_size = sizeof plan};
+    allow("model_plan", dsv_model_plan(engine, checkpoint, &options, &plan), OK);
+    options.kv_budget_bytes = plan.kv_bytes_per_1k / 16 * (1 + pick(6));
+  }
   allow("model_load", dsv_model_load(engine, checkpoint, &options, &model), OK);
   allow("model_wait", dsv_model_wait(model, -1), OK);
   info.struct_size = sizeof info;
@@ -137,8 +168,8 @@ static void open_world(void) {
   allow("model_tokenizer", dsv_model_tokenizer(model, &tokenizer), OK);
   for (int p = 0; p < PROMPTS; ++p) {
     for (int i = 0; i < PROMPT_SIZE; ++i) prompts[p][i] = 3 + pick(250); /* byte tokens */
-    /* Prefixes in common, so that cached pages serve several. */
-    if (p > 0) memcpy(prompts[p], prompts[p - 1], (size_t)pick(PROMPT_SIZE) * sizeof(int32_t));
+    /* Prefixes in common, so that what one request computed serves the next. */
+    if (p > 0) memcpy(prompts[p], prompts[p - 1], (size_t)pick(20) * sizeof(int32_t));
   }
   memset(first_tokens, -1, sizeof first_tokens);
   for (int r = 0; r < REQUESTS; ++r) {
@@ -217,6 +248,7 @@ int main(int argc, char** argv) {
   world_seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
   long calls = 0;
   for (long done = 0; done < sequences; ++world_seed) {
+    if (done > 0 && done % 50000 == 0) fprintf(stderr, "%ld sequences, %ld calls\n", done, calls);
     open_world();
     for (int s = 0; s < WORLD && done < sequences; ++s, ++done) {
       for (int n = 1 + pick(CALLS); n > 0; --n, ++calls) call();

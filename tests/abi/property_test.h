@@ -4,7 +4,7 @@
 
 #include <dsv/dsv.h>
 
-enum { TALKS = 5, PROMPTS = 6, PROMPT_SIZE = 40, REQUESTS = 4, SEEDS = 3, MOST_TOKENS = 5 };
+enum { TALKS = 5, PROMPTS = 6, PROMPT_SIZE = 70, REQUESTS = 4, SEEDS = 3, MOST_TOKENS = 5 };
 
 #define OK (1u << DSV_OK)
 #define INVALID (1u << DSV_ERROR_INVALID_ARGUMENT)
@@ -43,6 +43,7 @@ extern dsv_model* model;
 extern dsv_tokenizer* tokenizer;
 extern dsv_model_info info;
 extern int32_t prompts[PROMPTS][PROMPT_SIZE];
+extern const int64_t kPromptSizes[PROMPTS]; /* the longest does not fit in a page of 64 tokens */
 extern int64_t request_tokens[REQUESTS][2]; /* of kRequests, without and with thinking */
 extern Talk talks[TALKS];
 

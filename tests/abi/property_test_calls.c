@@ -66,8 +66,8 @@ static void chat(Talk* talk) {
 
 void complete(Talk* talk) {
   int64_t number = -1;
-  const int prompt = pick(PROMPTS);
-  int64_t count = PROMPT_SIZE - prompt;
+  const int prompt = one_in(3) ? 0 : pick(PROMPTS);
+  int64_t count = kPromptSizes[prompt];
   dsv_generate_options options;
   if (!talk->has_callback) drain(talk);
   dsv_generate_options_init(&options);
