@@ -1,15 +1,9 @@
-// The C API as hosts of any age and mood use it: struct sizes, arguments, sentences, hooks, loading, handles.
-#include <atomic>
-#include <cstdlib>
+// The C API as hosts of any mood use it: arguments, strings, sentences, loading, handles.
 #include <cstring>
-#include <fstream>
-#include <map>
-#include <mutex>
 #include <sstream>
 #include <thread>
 
-#include "tests/abi/counted_new.h"
-#include "tests/session/session_fixture.h"
+#include "tests/abi/memory_host.h"
 
 namespace dsv::test {
 namespace {
@@ -31,51 +25,6 @@ TEST(Library, NamesVersionsAndFeatures) {
   EXPECT_EQ(dsv_has_feature(nullptr), 0);
   std::istringstream targets(dsv_cpu_targets());
   for (std::string target; targets >> target;) EXPECT_EQ(dsv_has_feature(("cpu." + target).c_str()), 1);
-}
-
-TEST(Structs, OlderAndNewerHostsAreUnderstood) {
-  const EngineHandle engine = make_engine();
-  // An older header: it ends before `batch_rows`. What lies behind must not be read.
-  dsv_model_options options = exact_options();
-  options.struct_size = offsetof(dsv_model_options, batch_rows);
-  options.batch_rows = -5;
-  options.load_mtp = 99;
-  dsv_memory_plan plan{};
-  plan.struct_size = sizeof plan;
-  expect_ok(dsv_model_plan(engine.get(), tiny_checkpoint().c_str(), &options, &plan));
-  EXPECT_EQ(plan.total_bytes,
-            plan.weight_bytes + plan.weight_copy_bytes + plan.kv_pool_bytes + plan.scratch_bytes);
-  EXPECT_EQ(plan.struct_size, sizeof plan);
-  options.struct_size = sizeof options;
-  EXPECT_EQ(dsv_model_plan(engine.get(), tiny_checkpoint().c_str(), &options, &plan),
-            DSV_ERROR_INVALID_ARGUMENT);
-  EXPECT_NE(sentence().find("batch_rows"), std::string::npos);
-
-  // A newer header: it goes on behind what this library knows.
-  struct {
-    dsv_model_options known;
-    int64_t unknown[4];
-  } newer{exact_options(), {-1, -1, -1, -1}};
-  newer.known.struct_size = sizeof newer;
-  expect_ok(dsv_model_plan(engine.get(), tiny_checkpoint().c_str(), &newer.known, &plan));
-
-  // Out: only what the host's struct has room for is written.
-  dsv_memory_plan part;
-  std::memset(&part, 0x5A, sizeof part);
-  part.struct_size = offsetof(dsv_memory_plan, kv_bytes_per_1k);
-  expect_ok(dsv_model_plan(engine.get(), tiny_checkpoint().c_str(), nullptr, &part));
-  EXPECT_EQ(part.weight_bytes, plan.weight_bytes);
-  EXPECT_EQ(part.kv_bytes_per_1k, 0x5A5A5A5A5A5A5A5A);
-
-  plan.struct_size = 0;
-  EXPECT_EQ(dsv_model_plan(engine.get(), tiny_checkpoint().c_str(), nullptr, &plan),
-            DSV_ERROR_INVALID_ARGUMENT);
-  EXPECT_NE(sentence().find("plan->struct_size"), std::string::npos);
-  options = exact_options();
-  options.struct_size = 0;
-  dsv_model* model = nullptr;
-  EXPECT_EQ(dsv_model_load(engine.get(), "x", &options, &model), DSV_ERROR_INVALID_ARGUMENT);
-  EXPECT_EQ(model, nullptr);
 }
 
 TEST(Arguments, AreNamedWhenWrong) {
@@ -137,6 +86,56 @@ TEST(Arguments, AreNamedWhenWrong) {
             DSV_ERROR_INVALID_ARGUMENT);
 }
 
+TEST(Arguments, TextIsSizedOrTerminatedAndUtf8) {
+  constexpr const char* kRequest = R"({"messages": [{"role": "user", "content": "hi"}]})";
+  const auto size = static_cast<int64_t>(std::strlen(kRequest));
+  char out[200], same[200];
+  int64_t needed = 0, again = 0;
+  expect_ok(dsv_chat_encode(kRequest, size, 0, out, sizeof out, &needed));
+  EXPECT_EQ(static_cast<int64_t>(std::strlen(out)), needed) << "a NUL is added if there is room";
+  expect_ok(dsv_chat_encode(kRequest, DSV_NUL_TERMINATED, 0, same, sizeof same, &again));
+  EXPECT_STREQ(out, same);
+  EXPECT_EQ(again, needed);
+  std::memset(same, '-', sizeof same);
+  expect_ok(dsv_chat_encode(kRequest, size, 0, same, needed, &again));
+  EXPECT_EQ(std::memcmp(out, same, static_cast<size_t>(needed)), 0);
+  EXPECT_EQ(same[needed], '-') << "the terminator is not needed";
+  std::memset(same, '-', sizeof same);
+  EXPECT_EQ(dsv_chat_encode(kRequest, size, 0, same, 5, &again), DSV_ERROR_BUFFER_TOO_SMALL);
+  EXPECT_EQ(again, needed);
+  EXPECT_EQ(std::memcmp(out, same, 5), 0);
+  EXPECT_EQ(same[5], '-');
+  again = 0;
+  expect_ok(dsv_chat_encode(kRequest, size, 0, nullptr, 0, &again));
+  EXPECT_EQ(again, needed);
+
+  again = -7;
+  const auto refused = [&](const char* text, int64_t text_size, const char* word) {
+    EXPECT_EQ(dsv_chat_parse(text, text_size, 0, out, sizeof out, &again), DSV_ERROR_INVALID_ARGUMENT);
+    EXPECT_NE(sentence().find(word), std::string::npos) << sentence();
+    EXPECT_EQ(again, -7);
+  };
+  refused("a", -2, "-2");
+  refused(nullptr, 3, "NULL");
+  refused("a\xFF", 2, "byte 1");
+  refused("\xED\xA0\x80", 3, "UTF-8");  // a surrogate
+  refused("\xC3", DSV_NUL_TERMINATED, "UTF-8");
+  EXPECT_EQ(dsv_chat_parse("a", 1, 0, out, -1, &again), DSV_ERROR_INVALID_ARGUMENT);
+  EXPECT_EQ(dsv_chat_parse("a", 1, 4, out, 9, &again), DSV_ERROR_INVALID_ARGUMENT);
+  expect_ok(dsv_chat_parse("a\0b", 3, 0, out, sizeof out, &again));  // NUL is a character
+  EXPECT_NE(std::string(out).find("a\\u0000b"), std::string::npos) << out;
+
+  dsv_engine_options options;
+  dsv_engine_options_init(&options);
+  dsv_engine* engine = nullptr;
+  options.backend = "\xFF";
+  EXPECT_EQ(dsv_engine_create(&options, &engine), DSV_ERROR_INVALID_ARGUMENT);
+  const std::string long_name(100000, 'x');
+  options.backend = long_name.c_str();
+  EXPECT_EQ(dsv_engine_create(&options, &engine), DSV_ERROR_UNSUPPORTED);
+  EXPECT_LT(sentence().size(), 1000u);
+}
+
 TEST(Arguments, DestroyingNothingIsFine) {
   dsv_engine_destroy(nullptr);
   dsv_model_destroy(nullptr);
@@ -185,110 +184,6 @@ TEST(Loading, BudgetsHold) {
   EXPECT_EQ(fails_with(options, "context_tokens"), DSV_ERROR_INVALID_ARGUMENT);
 }
 
-// Files from memory, opened by a host that can be told to wait: a load that is certainly still running.
-struct MemoryHost {
-  std::map<std::string, std::string> files;
-  std::mutex gate;
-  std::atomic<int64_t> allocated{0}, allocations{0}, open_files{0}, jobs{0};
-  std::string log;
-  dsv_hooks hooks{};
-
-  explicit MemoryHost(const std::string& folder) {
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-      std::ifstream in(entry.path(), std::ios::binary);
-      files["game/" + entry.path().filename().string()] = std::string(std::istreambuf_iterator<char>(in), {});
-    }
-    dsv_hooks_init(&hooks);
-    hooks.user = this;
-    hooks.allocate = [](void* self, int64_t size, int64_t alignment) {
-      of(self).allocated += size;
-      ++of(self).allocations;
-      return std::aligned_alloc(static_cast<size_t>(alignment),
-                                static_cast<size_t>((size + alignment - 1) / alignment * alignment));
-    };
-    hooks.deallocate = [](void* self, void* memory, int64_t size, int64_t) {
-      of(self).allocated -= size;
-      std::free(memory);
-    };
-    hooks.log = [](void* self, int32_t, const char* text, int64_t size) {
-      of(self).log.append(text, static_cast<size_t>(size));
-    };
-    hooks.file_open = [](void* self, const char* path, void** file, int64_t* size) -> dsv_status {
-      const std::lock_guard wait(of(self).gate);
-      const auto found = of(self).files.find(path);
-      if (found == of(self).files.end()) return DSV_ERROR_IO;
-      ++of(self).open_files;
-      *file = &found->second;
-      *size = static_cast<int64_t>(found->second.size());
-      return DSV_OK;
-    };
-    hooks.file_read = [](void*, void* file, int64_t offset, void* out, int64_t size) -> dsv_status {
-      std::memcpy(out, static_cast<std::string*>(file)->data() + offset, static_cast<size_t>(size));
-      return DSV_OK;
-    };
-    hooks.file_close = [](void* self, void*) { --of(self).open_files; };
-    hooks.run_jobs = [](void* self, void (*job)(void*, int32_t), void* argument, int32_t count) {
-      of(self).jobs += count;
-      for (int32_t i = count; i-- > 0;) job(argument, i);
-    };
-  }
-  static MemoryHost& of(void* self) { return *static_cast<MemoryHost*>(self); }
-};
-
-std::vector<int32_t> generate(dsv_model* model, dsv_engine* engine) {
-  Recorder session(model);
-  expect_ok(complete(session.handle.get(), prompt(20), token_options(5)));
-  expect_ok(dsv_engine_run(engine));
-  return session.tokens();
-}
-
-TEST(Hooks, AModelLivesOnWhatTheHostProvides) {
-  std::vector<int32_t> expected;
-  {
-    const EngineHandle engine = make_engine({"cpu", 2, nullptr});
-    expected = generate(load(engine.get(), exact_options()).get(), engine.get());
-  }
-  MemoryHost host(tiny_checkpoint());
-  {
-    const EngineHandle engine = make_engine({"cpu", 2, &host.hooks});
-    const ModelHandle model = load(engine.get(), exact_options(), "game");
-    EXPECT_GT(host.open_files, 0);
-    EXPECT_GT(host.allocated, 0);
-    EXPECT_EQ(generate(model.get(), engine.get()), expected);
-    EXPECT_GT(host.jobs, 0);
-    EXPECT_NE(host.log.find("tokenizer.json"), std::string::npos) << host.log;
-  }
-  EXPECT_EQ(host.open_files, 0);
-  EXPECT_EQ(host.allocated, 0);
-}
-
-TEST(Hooks, HalfAGroupIsRefused) {
-  dsv_hooks hooks;
-  dsv_hooks_init(&hooks);
-  hooks.deallocate = [](void*, void*, int64_t, int64_t) {};
-  dsv_engine_options options;
-  dsv_engine_options_init(&options);
-  options.hooks = &hooks;
-  dsv_engine* engine = nullptr;
-  EXPECT_EQ(dsv_engine_create(&options, &engine), DSV_ERROR_INVALID_ARGUMENT);
-}
-
-TEST(Hooks, ARefusedAllocationFailsTheLoadAlone) {
-  MemoryHost host(tiny_checkpoint());
-  host.hooks.allocate = [](void* self, int64_t size, int64_t) -> void* {
-    MemoryHost::of(self).allocated += size;
-    return size > (1 << 18) ? (MemoryHost::of(self).allocated -= size, nullptr)
-                            : std::aligned_alloc(64, static_cast<size_t>((size + 63) / 64 * 64));
-  };
-  const EngineHandle engine = make_engine({"cpu", 1, &host.hooks});
-  dsv_model* raw = nullptr;
-  const dsv_model_options options = exact_options();
-  expect_ok(dsv_model_load(engine.get(), "game", &options, &raw));
-  EXPECT_EQ(dsv_model_wait(raw, -1), DSV_ERROR_OUT_OF_MEMORY);
-  dsv_model_destroy(raw);
-  EXPECT_EQ(host.allocated, 0);
-}
-
 TEST(Loading, CanBeWatchedCancelledAndDestroyed) {
   MemoryHost host(tiny_checkpoint());
   const EngineHandle engine = make_engine({"reference", 1, &host.hooks});
@@ -327,69 +222,6 @@ TEST(Loading, CanBeWatchedCancelledAndDestroyed) {
   EXPECT_EQ(progress.state, DSV_LOAD_READY);
   EXPECT_GT(progress.total, 0);
   EXPECT_EQ(progress.done, progress.total);
-}
-
-TEST(Memory, NothingIsAllocatedPerDecodedToken) {
-  MemoryHost host(tiny_checkpoint());
-  host.hooks.run_jobs = nullptr;
-  const EngineHandle engine = make_engine({"cpu", 2, &host.hooks});
-  const ModelHandle model = load(engine.get(), exact_options(), "game");
-  static int32_t tokens;
-  tokens = 0;
-  dsv_session_options options;
-  dsv_session_options_init(&options);
-  options.on_event = [](void*, const dsv_event* event) -> int32_t {
-    tokens += event->kind == DSV_EVENT_TOKEN;
-    return DSV_ACTION_CONTINUE;
-  };
-  dsv_session *called = nullptr, *polled = nullptr;
-  expect_ok(dsv_session_create(model.get(), &options, &called));
-  expect_ok(dsv_session_create(model.get(), nullptr, &polled));
-  const SessionHandle close_called(called), close_polled(polled);
-  dsv_generate_options generate = token_options(120);
-  generate.logprobs = 5;
-  expect_ok(complete(called, prompt(20), generate));
-  expect_ok(complete(polled, prompt(20), generate));
-  const auto advance = [&](int32_t until) {
-    dsv_event event{};
-    event.struct_size = sizeof event;
-    while (tokens < until) {
-      ASSERT_EQ(dsv_engine_step(engine.get(), 500, nullptr), DSV_OK);
-      do ASSERT_EQ(dsv_session_poll(polled, &event), DSV_OK);
-      while (event.kind != DSV_EVENT_NONE);
-    }
-  };
-  advance(20);  // buffers have found their size
-  const int64_t news_before = news, allocations_before = host.allocations;
-  advance(110);
-  EXPECT_EQ(news - news_before, 0);
-  EXPECT_EQ(host.allocations - allocations_before, 0);
-}
-
-TEST(Busy, OverlappingCallsAreRefusedAtOnce) {
-  MemoryHost host(tiny_checkpoint());
-  const EngineHandle engine = make_engine({"reference", 1, &host.hooks});
-  const ModelHandle model = load(engine.get(), exact_options(), "game");
-  Recorder session(model.get());
-  std::atomic<bool> inside{false}, go_on{false};
-  session.act = [&](const dsv_event&) {
-    inside = true;
-    while (!go_on) std::this_thread::yield();
-    return DSV_ACTION_CONTINUE;
-  };
-  expect_ok(complete(session.handle.get(), prompt(3), token_options(1)));
-  std::thread stepper([&] { expect_ok(dsv_engine_run(engine.get())); });
-  while (!inside) std::this_thread::yield();
-  EXPECT_EQ(dsv_engine_step(engine.get(), 1, nullptr), DSV_ERROR_BUSY);
-  int64_t count = -3;
-  EXPECT_EQ(dsv_session_tokens(session.handle.get(), nullptr, 0, &count), DSV_ERROR_BUSY);
-  EXPECT_EQ(count, -3);
-  const EngineHandle another = make_engine();  // engines are independent
-  expect_ok(dsv_engine_run(another.get()));
-  go_on = true;
-  stepper.join();
-  expect_ok(dsv_engine_run(engine.get()));
-  EXPECT_EQ(session.count(DSV_EVENT_FINISHED), 1);
 }
 
 TEST(Handles, AreCountedAndMayGoInAnyOrder) {

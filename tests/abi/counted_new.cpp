@@ -1,16 +1,41 @@
-// Counts what the C++ runtime is asked for, over all threads. A file of its own, so that no compiler sees the
-// inside of a pair of new and delete.
+// Counts what the C++ runtime is asked for, over all threads, and refuses on demand. A file of its own, so
+// that no compiler sees the inside of a pair of new and delete.
 #include "tests/abi/counted_new.h"
 
+#include <cstddef>
 #include <cstdlib>
 #include <new>
 
-std::atomic<int64_t> dsv::test::news{0};
+namespace dsv::test {
+std::atomic<int64_t> news{0}, live_blocks{0};
+MemoryFault memory_fault;
+}  // namespace dsv::test
 
-void* operator new(size_t size) {
+namespace {
+
+void* allocate(size_t size, size_t alignment) {
   ++dsv::test::news;
-  if (void* memory = std::malloc(size ? size : 1)) return memory;
-  throw std::bad_alloc();
+  void* memory = nullptr;
+  if (!dsv::test::memory_fault.spend()) {
+    size = (size + alignment - 1) / alignment * alignment;
+    memory = std::aligned_alloc(alignment, size ? size : alignment);
+  }
+  if (!memory) throw std::bad_alloc();
+  ++dsv::test::live_blocks;
+  return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void release(void* memory) noexcept {
+  if (memory) --dsv::test::live_blocks;
+  std::free(memory);
+}
+
+}  // namespace
+
+void* operator new(size_t size) { return allocate(size, alignof(std::max_align_t)); }
+void* operator new(size_t size, std::align_val_t alignment) {
+  return allocate(size, static_cast<size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { release(memory); }
+void operator delete(void* memory, size_t) noexcept { release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { release(memory); }

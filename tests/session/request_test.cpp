@@ -70,6 +70,14 @@ TEST_F(Request, ComputesOnlyWhatFollowsTheCommonPrefix) {
   expect_ok(dsv_engine_run(engine.get()));
   EXPECT_EQ(std::vector<int32_t>(reused.end() - 3, reused.end()), fresh.tokens());
 
+  // A conversation that turns off earlier keeps what comes before.
+  std::vector<int32_t> other(tokens.begin(), tokens.begin() + 10);
+  other.push_back((tokens[10] + 1) % kVocab);
+  expect_ok(complete(session.handle.get(), other, token_options(1)));
+  expect_ok(dsv_engine_run(engine.get()));
+  EXPECT_EQ(session.finished().cached_tokens, 10);
+  EXPECT_EQ(session.held(), other);
+
   // All of it again: one token is computed anew to have logits.
   expect_ok(complete(fresh.handle.get(), tokens, token_options(3)));
   expect_ok(dsv_engine_run(engine.get()));
@@ -136,6 +144,36 @@ TEST_F(Request, EndsWhenNoPageIsFree) {
   expect_ok(complete(first.handle.get(), held, token_options(3)));
   expect_ok(dsv_engine_run(engine.get()));
   EXPECT_EQ(first.finished().finish_reason, DSV_FINISH_LENGTH);
+}
+
+TEST_F(Request, LogitsWithoutAFreePageGiveBackWhatTheyTook) {
+  dsv_memory_plan plan{};
+  plan.struct_size = sizeof plan;
+  dsv_model_options options = exact_options();
+  expect_ok(dsv_model_plan(engine.get(), tiny_checkpoint().c_str(), &options, &plan));
+  options.kv_budget_bytes = plan.kv_bytes_per_1k / 16 * 3;
+  options.batch_rows = 16;
+  model = load(engine.get(), options);
+  Recorder first(model.get()), second(model.get());
+  const std::vector<int32_t> tokens = prompt(200);
+  std::vector<float> logits(kVocab);
+  const auto ask = [&](Recorder& session, int64_t count) {
+    return dsv_session_logits(session.handle.get(), tokens.data(), count, count - 1, 1, DSV_LOGITS_MAIN,
+                              logits.data());
+  };
+  expect_ok(ask(first, 20));
+  EXPECT_EQ(ask(second, 150), DSV_ERROR_BUDGET);
+  EXPECT_EQ(second.held(), prompt(128)) << "a prefix is kept";
+  EXPECT_EQ(pages_used(), 3);
+  expect_ok(ask(second, 60));
+  EXPECT_EQ(pages_used(), 2);
+  expect_ok(ask(first, 70));
+  EXPECT_EQ(ask(first, 200), DSV_ERROR_BUDGET);
+  EXPECT_EQ(first.held(), prompt(118)) << "the batches of 16 rows after the 70 that it held";
+  second.handle.reset();
+  EXPECT_EQ(pages_used(), 2);
+  EXPECT_EQ(ask(first, 0), DSV_ERROR_INVALID_ARGUMENT);
+  EXPECT_EQ(first.held(), prompt(118)) << "a refused call changed the session";
 }
 
 TEST_F(Request, CancelEndsItInEveryState) {

@@ -1,6 +1,7 @@
 // What is computed does not depend on how: alone or together, in chunks of any size, under any step budget.
 #include <atomic>
 #include <cstring>
+#include <random>
 
 #include "session/engine.h"
 #include "session/model.h"
@@ -105,6 +106,90 @@ TEST(Schedule, AStepWithoutBudgetComputesOneLayerOfOneRow) {
   }
   session->close();
   engine->bury(session);
+}
+
+// The sampling of many sessions' tokens is work of a step, too.
+TEST(Schedule, AStepWithoutBudgetSamplesOneToken) {
+  const EngineHandle engine = make_engine();
+  const ModelHandle model = load(engine.get(), exact_options());
+  std::vector<std::unique_ptr<Recorder>> sessions;
+  for (int32_t i = 0; i < 4; ++i) {
+    sessions.push_back(std::make_unique<Recorder>(model.get()));
+    expect_ok(complete(sessions.back()->handle.get(), prompt(1, i), token_options(3)));
+  }
+  const auto tokens = [&] {
+    int n = 0;
+    for (const auto& session : sessions) n += session->count(DSV_EVENT_TOKEN);
+    return n;
+  };
+  int32_t pending = 1;
+  for (int before = 0; pending > 0; before = tokens()) {
+    expect_ok(dsv_engine_step(engine.get(), 0, &pending));
+    ASSERT_LE(tokens() - before, 1);
+  }
+  EXPECT_EQ(tokens(), 12);
+}
+
+// Requests end, sessions go and logits are computed between two samplings of one batch: the others lose
+// nothing.
+TEST(Schedule, WhatHappensBetweenSamplingsConcernsItsSessionOnly) {
+  const EngineHandle engine = make_engine();
+  const ModelHandle model = load(engine.get(), exact_options());
+  const auto generate = [&](int what) {
+    std::vector<std::unique_ptr<Recorder>> sessions;
+    for (int32_t i = 0; i < 4; ++i) {
+      sessions.push_back(std::make_unique<Recorder>(model.get()));
+      expect_ok(complete(sessions.back()->handle.get(), prompt(1, i), token_options(6)));
+    }
+    Recorder other(model.get());
+    std::vector<float> logits(kVocab);
+    const std::vector<int32_t> ids = prompt(4);
+    int32_t pending = 1;
+    for (int step = 0; pending > 0; ++step) {
+      expect_ok(dsv_engine_step(engine.get(), what == 0 ? 1'000'000 : 0, &pending));
+      const bool between = sessions[0]->count(DSV_EVENT_TOKEN) != sessions[3]->count(DSV_EVENT_TOKEN);
+      if (what == 0 || !between) continue;
+      if (what == 1) sessions[1]->handle.reset();
+      if (what == 2) dsv_session_cancel(sessions[1]->handle.get());
+      if (what == 3) {
+        expect_ok(
+            dsv_session_logits(other.handle.get(), ids.data(), 4, 3, 1, DSV_LOGITS_MAIN, logits.data()));
+        what = 4;  // once: it makes the batch begin anew
+      }
+    }
+    return std::vector<std::vector<int32_t>>{sessions[0]->tokens(), sessions[2]->tokens(),
+                                             sessions[3]->tokens()};
+  };
+  const auto expected = generate(0);
+  EXPECT_EQ(expected[0].size(), 6u);
+  for (int what = 1; what <= 3; ++what) EXPECT_EQ(generate(what), expected) << what;
+}
+
+// What a step's pieces cost decides where it stops. Costs here are a function of the rows, not of the clock.
+TEST(RowCost, NeverLetsMoreThanOneRowOvershoot) {
+  std::mt19937 random(11);
+  const auto draw = [&](double from, double to) { return std::uniform_real_distribution(from, to)(random); };
+  for (int round = 0; round < 200; ++round) {
+    const double base = draw(0, 10), per_row = draw(0.01, 10);
+    const auto cost = [&](int32_t rows) { return base + per_row * rows; };
+    RowCost known;
+    EXPECT_EQ(known.rows_within(1, 100), 1);
+    for (int i = 0; i < 100; ++i) {
+      const auto rows = static_cast<int32_t>(1 + random() % 200);
+      const double budget = draw(0, 2 * cost(100));
+      const int32_t taken = known.rows_within(budget, rows);
+      ASSERT_TRUE(taken >= 1 && taken <= rows);
+      ASSERT_TRUE(taken == 1 || cost(taken) <= budget * 1.000001)
+          << rows << " rows of " << base << " + " << per_row;
+      known.measured(taken, cost(taken));
+    }
+    // What is known is used: a budget that is ample is not wasted on few rows.
+    for (int i = 0; i < 20; ++i) {
+      const int32_t taken = known.rows_within(3 * cost(64), 64);
+      known.measured(taken, cost(taken));
+    }
+    EXPECT_EQ(known.rows_within(3 * cost(64), 64), 64);
+  }
 }
 
 TEST(Schedule, GenerationGoesOnBesideALongPrompt) {
