@@ -29,6 +29,7 @@ public sealed class Chat {
   private volatile bool running;
   private bool stopping;
   private int before;  // messages before the question
+  private volatile int answers;  // started so far: a loop over an earlier one has ended
   private int rounds;  // of tool calls in this answer
 
   public Chat(Session session, string system = null) {
@@ -63,6 +64,7 @@ public sealed class Chat {
     Enter();
     try {
       StopNow();
+      answers = answers + 1;
       before = Messages.Count;
       rounds = 0;
       this.options = options;
@@ -87,7 +89,7 @@ public sealed class Chat {
   /// stops the answer.</summary>
   public IEnumerable<Event> Send(string text, GenerateOptions options = null) {
     Start(text, options);
-    return Stream();
+    return Stream(answers);
   }
 
   /// <summary>The answer's text after all tools. The listener is called, on this thread, with every event; what it throws
@@ -128,9 +130,9 @@ public sealed class Chat {
     Volatile.Write(ref inUse, 0);
   }
 
-  private IEnumerable<Event> Stream() {
+  private IEnumerable<Event> Stream(int mine) {
     try {
-      while (running) {
+      while (running && answers == mine) {
         Event next = Poll();
         if (next == null) {
           session.Model.Engine.Step(Engine.StepUs);
@@ -139,7 +141,7 @@ public sealed class Chat {
         }
       }
     } finally {
-      Stop();
+      if (running && answers == mine) Stop();
     }
   }
 

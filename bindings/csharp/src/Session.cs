@@ -5,6 +5,10 @@ namespace Dsv {
 
 /// <summary>One conversation on a model. Chat is the friendlier way to talk through it.</summary>
 public sealed class Session : Handle {
+  private readonly object state = new object();
+  private long request;  // the last one started
+  private bool running;  // until its Finished has been polled
+
   public Session(Model model) : base(Create(model)) {
     Model = model;
   }
@@ -13,35 +17,45 @@ public sealed class Session : Handle {
 
   /// <summary>Starts {"messages": [...], "tools": [...]?, "response_format": {...}?}; returns the request's number.</summary>
   public long Chat(string request, GenerateOptions options = null) {
-    return Native.SessionChat(Number, request, options);
+    return Started(Native.SessionChat(Number, request, options));
   }
 
   /// <summary>The same with raw tokens.</summary>
   public long Complete(int[] tokens, GenerateOptions options = null) {
-    return Native.SessionComplete(Number, tokens, options);
+    return Started(Native.SessionComplete(Number, tokens, options));
   }
 
   /// <summary>The next event that Engine.Step produced, or null.</summary>
   public Event Poll() {
-    return Event.Take(Native.SessionPoll(Number));
+    Event next = Event.Take(Native.SessionPoll(Number));
+    if (next != null && next.Kind == EventKind.Finished) {
+      lock (state) {
+        if (next.Request == request) running = false;
+      }
+    }
+    return next;
   }
 
-  /// <summary>Steps the engine and yields the running request's events up to Finished. Leaving the loop early, also by an
-  /// exception, cancels the request.</summary>
+  /// <summary>Steps the engine and yields the running request's events up to Finished; nothing if none runs. Leaving the
+  /// loop early, also by an exception, cancels the request.</summary>
   public IEnumerable<Event> Events() {
-    bool finished = false;
+    long mine;
+    lock (state) mine = request;
+    return EventsOf(mine);
+  }
+
+  private IEnumerable<Event> EventsOf(long mine) {
     try {
-      while (!finished) {
+      while (Running(mine)) {
         Event next = Poll();
         if (next == null) {
           Model.Engine.Step(Engine.StepUs);
-          continue;
+        } else {
+          yield return next;
         }
-        finished = next.Kind == EventKind.Finished;
-        yield return next;
       }
     } finally {
-      if (!finished && !IsClosed) Drain();
+      if (!IsClosed && Running(mine)) Drain(mine);
     }
   }
 
@@ -64,16 +78,23 @@ public sealed class Session : Handle {
     Native.SessionClose(number);
   }
 
-  private void Drain() {
+  private void Drain(long mine) {
     Cancel();
-    for (;;) {
-      Event next = Poll();
-      if (next == null) {
-        Model.Engine.Step(Engine.StepUs);
-      } else if (next.Kind == EventKind.Finished) {
-        return;
-      }
+    while (Running(mine)) {
+      if (Poll() == null) Model.Engine.Step(Engine.StepUs);
     }
+  }
+
+  private long Started(long number) {
+    lock (state) {
+      request = number;
+      running = true;
+    }
+    return number;
+  }
+
+  private bool Running(long number) {
+    lock (state) return running && request == number;
   }
 
   private static long Create(Model model) {

@@ -42,6 +42,19 @@ internal static class ChatTest {
       Check.Equal("A hand: \uD83D\uDC4D and that is all.", said[1].ToString());
     });
 
+    Check.Test("a loop belongs to its own request", checkpoint, model => {
+      var session = new Session(model);
+      Check.Equal(0, session.Events().Count());
+      var chat = new Chat(session);
+      var left = chat.Send("#hello").GetEnumerator();
+      Check.That(left.MoveNext(), "no event");
+      var next = chat.Send("#hello");
+      left.Dispose();
+      var said = string.Concat(next.Where(e => e.Kind == EventKind.Content).Select(e => e.Text));
+      Check.Equal("Hello there!", said);
+      Check.Equal(0, session.Events().Count());
+    });
+
     Check.Test("IEnumerable: kinds, usage, once", checkpoint, model => {
       var chat = new Chat(new Session(model), "Be brief.");
       var answer = chat.Send("#hello");

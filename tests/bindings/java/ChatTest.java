@@ -43,6 +43,22 @@ public final class ChatTest {
       Check.equal("A hand: \uD83D\uDC4D and that is all.", said[1].toString());
     });
 
+    Check.test("a loop belongs to its own request", checkpoint, model -> {
+      Session session = new Session(model);
+      Check.that(!session.events().hasNext(), "events without a request");
+      Chat chat = new Chat(session);
+      EventStream left = chat.send("#hello");
+      Check.that(left.hasNext(), "no event");
+      EventStream next = chat.send("#hello");
+      left.close();
+      StringBuilder said = new StringBuilder();
+      for (Event event : next) {
+        if (event.kind() == EventKind.CONTENT) said.append(event.text());
+      }
+      Check.equal("Hello there!", said.toString());
+      Check.that(!session.events().hasNext(), "events after the last");
+    });
+
     Check.test("iterator: kinds, usage, once", checkpoint, model -> {
       Chat chat = new Chat(new Session(model)).system("Be brief.");
       List<EventKind> kinds = new ArrayList<>();

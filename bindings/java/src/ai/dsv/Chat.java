@@ -37,6 +37,7 @@ public final class Chat {
   private volatile boolean running;
   private boolean stopping;
   private int before; // messages before the question
+  private volatile int answers; // started so far: a stream of an earlier one has ended
   private int rounds; // of tool calls in this answer
 
   private record ToolCall(String id, String name, String arguments) {}
@@ -79,6 +80,7 @@ public final class Chat {
     Objects.requireNonNull(text, "text is null");
     exclusively(() -> {
       stopNow();
+      answers = answers + 1;
       before = messages.size();
       rounds = 0;
       this.options = options;
@@ -101,10 +103,11 @@ public final class Chat {
   /** options: null for the defaults. */
   public EventStream send(String text, GenerateOptions options) {
     start(text, options);
+    int mine = answers;
     return new EventStream(session.model().engine(), new EventStream.Source() {
       @Override
       public boolean running() {
-        return running;
+        return running && answers == mine;
       }
 
       @Override
@@ -114,7 +117,7 @@ public final class Chat {
 
       @Override
       public void stop() {
-        Chat.this.stop();
+        if (running()) Chat.this.stop();
       }
     });
   }

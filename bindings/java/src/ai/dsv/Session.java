@@ -5,6 +5,8 @@ import java.util.function.Consumer;
 /** One conversation on a model. Chat is the friendlier way to talk through it. */
 public final class Session extends Handle {
   private final Model model;
+  private long request; // the last one started
+  private boolean running; // until its FINISHED has been polled
 
   public Session(Model model) {
     super(Native.sessionCreate(model.number), Native::sessionClose);
@@ -20,41 +22,54 @@ public final class Session extends Handle {
    * null for the defaults.
    */
   public long chat(String request, GenerateOptions options) {
-    return Native.sessionChat(number, request, options);
+    return started(Native.sessionChat(number, request, options));
   }
 
   /** The same with raw tokens. */
   public long complete(int[] tokens, GenerateOptions options) {
-    return Native.sessionComplete(number, tokens, options);
+    return started(Native.sessionComplete(number, tokens, options));
+  }
+
+  private synchronized long started(long started) {
+    request = started;
+    running = true;
+    return started;
+  }
+
+  private synchronized boolean running(long request) {
+    return running && this.request == request;
   }
 
   /** The next event that Engine.step produced, or null. */
   public Event poll() {
-    return Event.take(Native.sessionPoll(number));
+    Event event = Event.take(Native.sessionPoll(number));
+    if (event != null && event.kind() == EventKind.FINISHED) {
+      synchronized (this) {
+        if (event.request() == request) running = false;
+      }
+    }
+    return event;
   }
 
-  /** Steps the engine and iterates over the running request's events up to FINISHED. */
-  public EventStream events() {
+  /** Steps the engine and iterates over the running request's events up to FINISHED; over nothing if none runs. */
+  public synchronized EventStream events() {
+    long mine = request;
     return new EventStream(model.engine(), new EventStream.Source() {
-      private boolean finished;
-
       @Override
       public boolean running() {
-        return !finished;
+        return Session.this.running(mine);
       }
 
       @Override
       public Event poll() {
-        Event event = Session.this.poll();
-        finished |= event != null && event.kind() == EventKind.FINISHED;
-        return event;
+        return Session.this.poll();
       }
 
       @Override
       public void stop() {
-        if (finished || isClosed()) return;
+        if (isClosed() || !running()) return;
         cancel();
-        while (!finished) {
+        while (running()) {
           if (poll() == null) model.engine().step(Engine.STEP_US);
         }
       }
