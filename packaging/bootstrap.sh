@@ -7,9 +7,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# What the library, the tool and the C and C++ tests are built with; what bindings, packages and documents need besides.
 packages=(build-essential cmake ninja-build pkg-config nlohmann-json3-dev libpcre2-dev libzstd-dev libcli11-dev
-          libfmt-dev libxxhash-dev libutf8proc-dev libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev
-          libpng-dev abigail-tools doxygen swig openjdk-17-jdk-headless mono-mcs python3-dev python3-venv mypy)
+          libfmt-dev libxxhash-dev libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev libpng-dev)
+more_packages=(swig openjdk-17-jdk-headless mono-mcs python3-dev python3-venv mypy abigail-tools doxygen)
 clang_packages=(clang-14 libclang-rt-14-dev)
 jobs=$(nproc)
 passed=0 failed=0 skipped=0
@@ -136,11 +137,11 @@ case "${1:-}" in
     demo
     ;;
   build)
-    install_missing "${packages[@]}"
+    install_missing "${packages[@]}" "${more_packages[@]}"
     build release
     ;;
   test)
-    install_missing "${packages[@]}" "${clang_packages[@]}"
+    install_missing "${packages[@]}" "${more_packages[@]}" "${clang_packages[@]}"
     python3 -c 'import torch' 2>/dev/null || skip 'the training smoke run needs PyTorch'
     build release
     run_ctest release
@@ -152,7 +153,7 @@ case "${1:-}" in
     closing_line
     ;;
   check)
-    install_missing "${packages[@]}" "${clang_packages[@]}"
+    install_missing "${packages[@]}" "${more_packages[@]}" "${clang_packages[@]}"
     python3 -c 'import torch' 2>/dev/null || skip 'the training smoke run needs PyTorch'
     for preset in release clang asan tsan; do
       build "$preset"
