@@ -1,5 +1,5 @@
-// One list of cases, run on every CPU target and judged by the fp64 reference: in the same precision, which
-// finds errors of the kernels, and `official` against `exact`, which finds wrong ideas of what is computed.
+// One list of cases, run on every CPU target and on the emulated CUDA backend, and judged by the fp64
+// reference: in the same precision, which finds errors of the kernels, and `official` against `exact`, which finds wrong ideas of what is computed.
 //
 // In the same precision there are two limits, as the formats give them. `tight`: both sides sum the same
 // products in another order; a sum of K products of about equal size carries an fp32 error of about sqrt(K) *
@@ -12,10 +12,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <iterator>
 #include <set>
 #include <sstream>
 
+#include "kernels/cuda/device.h"
 #include "kernels/reference/formats.h"
 #include "tests/kernels/world.h"
 
@@ -41,10 +41,20 @@ double sum_error(int64_t products) { return 8 * std::sqrt(static_cast<double>(pr
 // equal size. 4: some are larger than others.
 double step_in_sum(double step, int64_t n) { return 4 * step / std::sqrt(static_cast<double>(n)); }
 
-std::vector<std::string> targets() {
+// A table and how to open it. The CUDA kernels run on the CPU here, their threads in ascending or descending
+// order: results must not depend on it.
+struct Target {
+  const OpTable& ops;
+  std::string name;
+  bool threaded;  // takes a number of threads
+};
+
+std::vector<Target> targets() {
   std::istringstream list(cpu_targets());
-  const std::vector<std::string> out{std::istream_iterator<std::string>(list), {}};
+  std::vector<Target> out;
+  for (std::string name; list >> name;) out.push_back({cpu_ops(), name, true});
   EXPECT_FALSE(out.empty());
+  out.push_back({cuda_ops(), "ascending", false});
   return out;
 }
 
@@ -196,9 +206,9 @@ class Conformance : public testing::TestWithParam<Setup> {
   void judge(Op op, Check&& check) {
     Rig reference(world_, reference_ops(), nullptr, 1);
     const Result expected = reference.run(op, world_.all());
-    for (const std::string& target : targets()) {
-      SCOPED_TRACE(target);
-      Rig rig(world_, cpu_ops(), target.c_str(), 1);
+    for (const Target& target : targets()) {
+      SCOPED_TRACE(std::string(target.ops.name) + " " + target.name);
+      Rig rig(world_, target.ops, target.name.c_str(), 1);
       const Result got = rig.run(op, world_.all());
       check(got, expected);
       if (HasFatalFailure()) return;
@@ -206,11 +216,16 @@ class Conformance : public testing::TestWithParam<Setup> {
     }
   }
 
-  void invariant(Op op, Rig& rig, const std::string& target, const Result& whole) {
+  void invariant(Op op, Rig& rig, const Target& target, const Result& whole) {
     const int32_t rows = world_.setup.rows;
     for (const int32_t threads : {2, 3}) {
-      Rig other(world_, cpu_ops(), target.c_str(), threads);
+      if (!target.threaded) break;
+      Rig other(world_, target.ops, target.name.c_str(), threads);
       expect_same(other.run(op, world_.all()), whole, threads == 2 ? "2 threads" : "3 threads");
+    }
+    if (!target.threaded) {
+      Rig other(world_, target.ops, "descending", 1);
+      expect_same(other.run(op, world_.all()), whole, "in descending order of threads");
     }
     RowSet pieces = world_.all();
     pieces.ranges.clear();
@@ -418,9 +433,9 @@ TEST_P(Conformance, OfficialIsNearExact) {
     if (world_.width(act) == 0) continue;
     Rig exact(world_, reference_ops(), nullptr, 1, Precision::exact);
     const Result expected = exact.run(op, world_.all());
-    for (const std::string& target : targets()) {
-      SCOPED_TRACE(target);
-      Rig rig(world_, cpu_ops(), target.c_str(), 1);
+    for (const Target& target : targets()) {
+      SCOPED_TRACE(std::string(target.ops.name) + " " + target.name);
+      Rig rig(world_, target.ops, target.name.c_str(), 1);
       compare(rig.run(op, world_.all()).act.at(act), expected.act.at(act), world_.width(act), limit);
     }
   }

@@ -1,0 +1,51 @@
+// The CUDA language as the kernels use it, and their launch. Compiled by nvcc this is CUDA; compiled by a C++
+// compiler with DSV_CUDA_EMULATION it is emulation/language.h, which runs the same source on the CPU.
+#pragma once
+
+#include "kernels/cuda/kernels.h"
+
+namespace dsv::cuda {
+
+inline constexpr int kWarp = 32;
+inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
+
+// Blocks of a launch. An empty grid is no work.
+struct Grid {
+  int64_t x = 1, y = 1, z = 1;
+};
+
+}  // namespace dsv::cuda
+
+#ifdef DSV_CUDA_EMULATION
+#include "kernels/cuda/emulation/language.h"
+#else
+#include <cuda_runtime.h>
+
+namespace dsv::cuda {
+
+// A block's shared memory, as many bytes as the launch asked for, 16-byte aligned. All shared memory is
+// dynamic, so that an emulated block's can be poisoned and guarded.
+__device__ inline unsigned char* shared_memory() {
+  extern __shared__ __align__(16) unsigned char dsv_shared[];
+  return dsv_shared;
+}
+
+// Errors stay with the stream: the next copy or synchronize reports them.
+template <class Args>
+void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream stream, Args args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  const auto function = reinterpret_cast<const void*>(kernel);
+  if (shared_bytes > 48 * 1024) {
+    cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(shared_bytes));
+  }
+  void* arguments[] = {&args};
+  cudaLaunchKernel(function,
+                   dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
+                        static_cast<unsigned>(grid.z)),
+                   dim3(static_cast<unsigned>(threads)), arguments, static_cast<size_t>(shared_bytes),
+                   static_cast<cudaStream_t>(stream));
+}
+
+}  // namespace dsv::cuda
+#endif

@@ -1,0 +1,505 @@
+#include "kernels/cuda/device.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "base/error.h"
+#include "kernels/cuda/formats.h"
+
+namespace dsv::cuda {
+namespace {
+
+int64_t index_dim(const Geometry& g) { return g.has_indexer() ? g.index_n_heads * g.index_head_dim : 0; }
+
+// Values of a row as the op table sees it.
+int64_t row_values(const Geometry& g, Act kind) {
+  switch (kind) {
+    case Act::x:
+    case Act::mtp_x:
+    case Act::h:
+    case Act::delta:
+      return g.hidden_size;
+    case Act::q_latent:
+      return g.q_lora_rank;
+    case Act::kv_raw:
+      return g.latent_dim();
+    case Act::index_k_raw:
+      return g.has_indexer() ? g.index_head_dim : 0;
+    case Act::index_weight:
+      return g.index_n_heads;
+    case Act::q:
+      return g.num_heads * g.qk_head_dim();
+    case Act::index_q:
+      return index_dim(g);
+    case Act::heads:
+      return g.num_heads * g.v_head_dim;
+    case Act::count:
+      break;
+  }
+  return 0;
+}
+
+int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+int64_t pitch_of(const HostMatrix& m) { return round_up(m.cols * dtype_bytes(m.dtype), 16); }
+int64_t blocks(int64_t n) { return (n + kQuantBlock - 1) / kQuantBlock; }
+
+// One allocation: values, block scales, the values as f32 (for vectors).
+struct WeightLayout {
+  int64_t values, scales, vector;
+  explicit WeightLayout(const HostMatrix& m)
+      : values(round_up(m.rows * pitch_of(m), 256)),
+        scales(m.scale_inv ? round_up(4 * blocks(m.rows) * blocks(m.cols), 256) : 0),
+        vector(m.rows == 1 ? round_up(4 * m.cols, 256) : 0) {}
+  int64_t bytes() const { return values + scales + vector; }
+};
+
+float value_at(const HostMatrix& m, int64_t i) {
+  const auto* data = static_cast<const unsigned char*>(m.data) + i * dtype_bytes(m.dtype);
+  uint16_t half;
+  switch (m.dtype) {
+    case Dtype::f8_e4m3:
+      return e4m3_to_float(*data) *
+             load_f32(static_cast<const unsigned char*>(m.scale_inv) + 4 * (i / kQuantBlock));
+    case Dtype::bf16:
+      std::memcpy(&half, data, sizeof half);
+      return bf16_to_float(half);
+    case Dtype::f16:
+      std::memcpy(&half, data, sizeof half);
+      return f16_to_float(half);
+    case Dtype::f32:
+      break;
+  }
+  return load_f32(data);
+}
+
+// The plain kernels hold a tile of latents, or the scores of a router, in the 99 KB that every card has.
+void check_geometry(const Geometry& g) {
+  constexpr int64_t kShared = 99 * 1024;
+  if (attend_shared_bytes(g.kv_lora_rank, g.qk_rope_head_dim) > kShared) {
+    fail(DSV_ERROR_UNSUPPORTED,
+         "the cuda backend has no room for latents of {} + {} values (kv_lora_rank + qk_rope_head_dim) in a "
+         "GPU's shared memory: use the cpu backend",
+         g.kv_lora_rank, g.qk_rope_head_dim);
+  }
+  if (route_shared_bytes(g.n_routed_experts, g.n_group) > kShared) {
+    fail(DSV_ERROR_UNSUPPORTED,
+         "the cuda backend has no room for the scores of {} experts (n_routed_experts) in a GPU's shared "
+         "memory: use the cpu backend",
+         g.n_routed_experts);
+  }
+  if (4 * (g.latent_dim() + g.index_head_dim) + 1024 > kShared) {
+    fail(DSV_ERROR_UNSUPPORTED,
+         "the cuda backend has no room for index keys of {} values (index_head_dim) in a GPU's shared memory: "
+         "use the cpu backend",
+         g.index_head_dim);
+  }
+}
+
+int32_t rows_in(int64_t bytes, int64_t row, int32_t most) {
+  return static_cast<int32_t>(std::clamp<int64_t>(bytes / std::max<int64_t>(row, 1), 1, most));
+}
+
+Device* open(const DeviceOptions& options) {
+  check_geometry(*options.geometry);
+  auto device = std::make_unique<CudaDevice>(options);
+  return reinterpret_cast<Device*>(device.release());
+}
+
+void close(Device* device) { delete &cuda_device(device); }
+
+const char* target(const Device* device) { return cuda_device(device).runtime->description(); }
+
+int64_t plan_scratch(const DeviceOptions& options) {
+  const Layout layout(options);
+  return layout.total() - layout.kv;
+}
+
+int64_t plan_weight_copy(const DeviceOptions&, const HostMatrix& matrix) {
+  return WeightLayout(matrix).bytes();
+}
+
+const Weight* load_weight(Device* handle, const HostMatrix& m) {
+  CudaDevice& d = cuda_device(handle);
+  const WeightLayout layout(m);
+  auto* memory = static_cast<unsigned char*>(d.runtime->allocate(layout.bytes(), "weights"));
+  d.allocations.push_back(memory);
+  auto weight = std::make_unique<CudaWeight>();
+  weight->view = {memory,
+                  m.scale_inv ? reinterpret_cast<const float*>(memory + layout.values) : nullptr,
+                  m.rows,
+                  m.cols,
+                  pitch_of(m),
+                  static_cast<int32_t>(m.scale_inv ? blocks(m.cols) : 0),
+                  m.dtype};
+  const int64_t row_bytes = m.cols * dtype_bytes(m.dtype), pitch = pitch_of(m);
+  const auto* data = static_cast<const unsigned char*>(m.data);
+  Upload values(d, memory);
+  if (row_bytes == pitch) {
+    values.put(data, m.rows * pitch);
+  } else {
+    for (int64_t r = 0; r < m.rows; ++r) {
+      values.put(data + r * row_bytes, row_bytes);
+      values.zeros(pitch - row_bytes);
+    }
+  }
+  values.finish();
+  if (m.scale_inv) d.upload(memory + layout.values, m.scale_inv, 4 * blocks(m.rows) * blocks(m.cols));
+  if (m.rows == 1) {
+    Upload vector(d, memory + layout.values + layout.scales);
+    for (int64_t i = 0; i < m.cols; ++i) {
+      const float value = value_at(m, i);
+      vector.put(&value, sizeof value);
+    }
+    vector.finish();
+    weight->vector = reinterpret_cast<const float*>(memory + layout.values + layout.scales);
+  }
+  d.weights.push_back(std::move(weight));
+  return reinterpret_cast<const Weight*>(d.weights.back().get());
+}
+
+Buffer buffer(Device* device, Act kind) { return cuda_device(device).act[static_cast<int>(kind)]; }
+
+// A row of turned index queries in the official form.
+void store_index_query(const Geometry& g, const float* values, unsigned char* row) {
+  const int64_t dim = g.index_head_dim;
+  unsigned char* scales = row + round_up(index_dim(g), 4);
+  for (int32_t h = 0; h < g.index_n_heads; ++h, values += dim, row += dim) {
+    float amax = 0;
+    for (int64_t i = 0; i < dim; ++i) amax = std::fmax(amax, std::fabs(values[i]));
+    const float scale = e4m3_scale(amax, g.ue8m0_scales);
+    for (int64_t i = 0; i < dim; ++i) row[i] = static_cast<unsigned char>(float_to_e4m3(values[i] / scale));
+    store_f32(scales + 4 * h, scale);
+  }
+}
+
+void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* values) {
+  CudaDevice& d = cuda_device(handle);
+  const Geometry& g = d.geometry;
+  const int64_t n = row_values(g, kind);
+  if (n == 0) return;
+  const bool rounded =
+      d.official() && (kind == Act::h || kind == Act::q_latent || kind == Act::q || kind == Act::heads);
+  Upload upload(d, d.row_of(kind, buffer, rows.first));
+  if (kind == Act::index_q && d.official()) {
+    std::vector<unsigned char> row(static_cast<size_t>(d.layout.act_row[static_cast<int>(kind)]));
+    for (int32_t r = 0; r < rows.count; ++r) {
+      store_index_query(g, values + r * n, row.data());
+      upload.put(row.data(), static_cast<int64_t>(row.size()));
+    }
+    return upload.finish();
+  }
+  if (!rounded) {
+    upload.put(values, rows.count * n * 4);
+    return upload.finish();
+  }
+  for (int64_t i = 0; i < rows.count * n; ++i) {
+    const float value = round_bf16(values[i]);
+    upload.put(&value, sizeof value);
+  }
+  upload.finish();
+}
+
+void fetch(Device* handle, Act kind, const void* buffer, RowRange rows, float* values) {
+  CudaDevice& d = cuda_device(handle);
+  const Geometry& g = d.geometry;
+  const int64_t n = row_values(g, kind), row_bytes = d.layout.act_row[static_cast<int>(kind)];
+  if (n == 0) return;
+  if (kind != Act::index_q || !d.official()) {
+    return d.download(values, d.row_of(kind, buffer, rows.first), rows.count * n * 4);
+  }
+  std::vector<unsigned char> row(static_cast<size_t>(row_bytes));
+  for (int32_t r = 0; r < rows.count; ++r) {
+    d.download(row.data(), d.row_of(kind, buffer, rows.first + r), row_bytes);
+    const unsigned char* scales = row.data() + round_up(n, 4);
+    for (int64_t i = 0; i < n; ++i) {
+      values[r * n + i] =
+          e4m3_to_float(row[static_cast<size_t>(i)]) * load_f32(scales + 4 * (i / g.index_head_dim));
+    }
+  }
+}
+
+void read_kv(Device* handle, int32_t layer, int32_t page, void* out) {
+  CudaDevice& d = cuda_device(handle);
+  const CacheView cache = d.cache(layer);
+  const int64_t latent = kPageTokens * cache.latent_row_bytes;
+  d.download(out, cache.latent + page * latent, latent);
+  if (cache.index_page_bytes > 0) {
+    d.download(static_cast<unsigned char*>(out) + latent, cache.index + page * cache.index_page_bytes,
+               cache.index_page_bytes);
+  }
+}
+
+void write_kv(Device* handle, int32_t layer, int32_t page, const void* in) {
+  CudaDevice& d = cuda_device(handle);
+  const CacheView cache = d.cache(layer);
+  const int64_t latent = kPageTokens * cache.latent_row_bytes;
+  d.upload(cache.latent + page * latent, in, latent);
+  if (cache.index_page_bytes > 0) {
+    d.upload(cache.index + page * cache.index_page_bytes, static_cast<const unsigned char*>(in) + latent,
+             cache.index_page_bytes);
+  }
+}
+
+// The table of pages goes up once for each run of rows of one sequence, as far as its rows see.
+void begin_step(Device* handle, const StepArgs& args) {
+  CudaDevice& d = cuda_device(handle);
+  const Geometry& g = d.geometry;
+  const int32_t rows = args.rows;
+  d.step_rows = rows;
+  if (rows == 0) return;
+  std::copy_n(args.position, rows, d.host_position.begin());
+  d.upload(d.token, args.token, 4 * int64_t{rows});
+  d.upload(d.position, args.position, 4 * int64_t{rows});
+  // Calls run(first, end) for every run of rows of one sequence.
+  const auto for_runs = [&](auto&& run) {
+    for (int32_t first = 0, r = 1; r <= rows; ++r) {
+      if (r < rows && args.sequence[r] == args.sequence[first]) continue;
+      run(first, r);
+      first = r;
+    }
+  };
+  int32_t runs = 0;
+  Upload sequence(d, d.sequence);
+  for_runs([&](int32_t first, int32_t end) {
+    for (int32_t r = first; r < end; ++r) sequence.put(&runs, sizeof runs);
+    ++runs;
+  });
+  sequence.finish();
+  Upload pages(d, d.page_table);
+  for_runs([&](int32_t first, int32_t end) {
+    const int32_t used = *std::max_element(args.position + first, args.position + end) / kPageTokens + 1;
+    pages.put(args.page_table + int64_t{args.sequence[first]} * args.page_stride, 4 * int64_t{used});
+    pages.zeros(4 * int64_t{d.layout.page_stride - used});
+  });
+  pages.finish();
+  launch_angles({rows, d.position, d.inv_freq, g.qk_rope_head_dim / 2, g.rope_mscale, d.cos, d.sin}, d.stream());
+}
+
+}  // namespace
+
+Layout::Layout(const DeviceOptions& o) {
+  const Geometry& g = *o.geometry;
+  const int64_t rows = o.batch_rows, d = g.hidden_size;
+  page_stride = (o.max_context + kPageTokens - 1) / kPageTokens;
+  const int32_t most_positions = g.has_indexer() ? g.index_topk : o.max_context;
+  attend_splits = cuda::attend_splits(std::min(most_positions, o.max_context));
+  const int64_t attend_row =
+      4 * g.num_heads * (g.kv_lora_rank + padded(g.kv_lora_rank) + attend_splits * (g.kv_lora_rank + 2));
+  const int64_t score_row = 4 * int64_t{page_stride} * kPageTokens;
+  tile.rows = std::min(o.batch_rows, 256);
+  tile.attend = rows_in(int64_t{64} << 20, attend_row, tile.rows);
+  tile.select = rows_in(int64_t{32} << 20, score_row, tile.rows);
+  tile.logits = rows_in(int64_t{16} << 20, 4 * g.vocab_size, tile.rows);
+
+  const bool fp8_index = o.precision == Precision::official;
+  for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
+    const auto act_kind = static_cast<Act>(kind);
+    act_row[kind] = 4 * row_values(g, act_kind);
+    if (act_kind == Act::index_q && fp8_index) {
+      act_row[kind] = round_up(index_dim(g), 4) + 4 * int64_t{g.index_n_heads};
+    }
+    if (act_kind != Act::mtp_x || o.with_mtp) act[kind] = rows * act_row[kind];
+  }
+  rows_i32 = 4 * rows;
+  page_table = 4 * rows * page_stride;
+  inv_freq = 8 * (g.qk_rope_head_dim / 2);
+  angles = 4 * rows * (g.qk_rope_head_dim / 2);
+  const int64_t t = tile.rows;
+  packed = 4 * t * padded(std::max({2 * d, g.q_lora_rank, g.num_heads * g.v_head_dim}));
+  wide = 4 * t * std::max({index_dim(g), 2 * d, int64_t{g.n_routed_experts}});
+  logits = 4 * tile.logits * g.vocab_size;
+  if (g.has_indexer()) {
+    selected = 4 * t * g.index_topk;
+    n_selected = 4 * t;
+    scores = tile.select * score_row;
+  }
+  q_abs = 4 * tile.attend * g.num_heads * g.kv_lora_rank;
+  mixed = 4 * tile.attend * g.num_heads * padded(g.kv_lora_rank);
+  partial = 4 * tile.attend * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
+
+  const int64_t k = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0, pairs = std::max<int64_t>(t * k, t);
+  const int64_t dense_values = t * padded(std::max(g.intermediate_size, g.shared_intermediate_size()));
+  inner = inner_packed = 4 * std::max(t * k * padded(g.moe_intermediate_size), dense_values);
+  outer = 4 * pairs * d;
+  ffn_views = g.num_layers + 1;  // a dense FFN or a shared expert each
+  if (k > 0) {
+    ffn_views += (g.num_layers + 1) * int64_t{g.n_routed_experts};
+    expert = expert_weight = pair_row = pair_of = 4 * t * k;
+    offset = 4 * (int64_t{g.n_routed_experts} + 1);
+    tiles = static_cast<int64_t>(sizeof(ExpertTile)) *
+            most_tiles(static_cast<int32_t>(t * k), g.n_routed_experts);
+    n_tiles = 4;
+    if (g.n_shared_experts > 0) shared = 4 * t * d;
+  }
+  ffn_tables = static_cast<int64_t>(sizeof(FfnView)) * ffn_views;
+  kv = KvLayout(g, o.precision, o.with_mtp).page_bytes() * o.kv_pages;
+}
+
+int64_t Layout::total() const {
+  int64_t sum = 0;
+  for (const int64_t bytes : act) sum += bytes;
+  return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + selected +
+         n_selected + scores + q_abs + mixed + partial + expert + expert_weight + offset + pair_row + pair_of +
+         tiles + n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
+}
+
+CudaDevice::CudaDevice(const DeviceOptions& o)
+    : geometry(*o.geometry),
+      options(o),
+      kv(*o.geometry, o.precision, o.with_mtp),
+      runtime(open_runtime(o.target)),
+      layout(o) {
+  options.geometry = &geometry;
+  tile = layout.tile;
+  host_position.resize(static_cast<size_t>(o.batch_rows));
+  ffn_table_index.reserve(2 * static_cast<size_t>(kv.layers) + 2);
+  const auto make = [this](auto*& pointer, int64_t bytes, const char* what) {
+    if (bytes == 0) return;
+    void* memory = runtime->allocate(bytes, what);
+    allocations.push_back(memory);
+    pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(memory);
+  };
+  try {
+    for (unsigned char*& chunk : staging) {
+      chunk = static_cast<unsigned char*>(runtime->allocate_pinned(Upload::kChunk, "uploads"));
+    }
+    make(kv_pool, layout.kv, "the KV pool");
+    for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
+      make(act[kind], layout.act[kind], "activations");
+    }
+    const char* const scratch = "scratch";
+    for (int32_t** array : {&token, &position, &sequence, &next_token, &row}) {
+      make(*array, layout.rows_i32, scratch);
+    }
+    make(page_table, layout.page_table, scratch);
+    make(inv_freq, layout.inv_freq, scratch);
+    make(cos, layout.angles, scratch);
+    make(sin, layout.angles, scratch);
+    for (float*& form : packed) make(form, layout.packed, scratch);
+    make(wide, layout.wide, scratch);
+    make(logits, layout.logits, scratch);
+    make(selected, layout.selected, scratch);
+    make(n_selected, layout.n_selected, scratch);
+    make(scores, layout.scores, scratch);
+    make(q_abs, layout.q_abs, scratch);
+    make(mixed, layout.mixed, scratch);
+    make(partial, layout.partial, scratch);
+    make(expert, layout.expert, scratch);
+    make(expert_weight, layout.expert_weight, scratch);
+    make(offset, layout.offset, scratch);
+    make(pair_row, layout.pair_row, scratch);
+    make(pair_of, layout.pair_of, scratch);
+    make(tiles, layout.tiles, scratch);
+    make(n_tiles, layout.n_tiles, scratch);
+    make(inner, layout.inner, scratch);
+    for (float*& form : inner_packed) make(form, layout.inner_packed, scratch);
+    make(outer, layout.outer, scratch);
+    make(shared, layout.shared, scratch);
+    make(ffn_tables, layout.ffn_tables, "tables of experts");
+    upload(inv_freq, geometry.inv_freq.data(), layout.inv_freq);
+  } catch (...) {
+    release();
+    throw;
+  }
+}
+
+void CudaDevice::release() noexcept {
+  for (void* memory : allocations) runtime->free(memory);
+  for (unsigned char* chunk : staging) runtime->free_pinned(chunk);
+}
+
+StepView CudaDevice::step(int32_t first) const {
+  const int64_t half = geometry.qk_rope_head_dim / 2;
+  return {token + first, position + first, sequence + first, page_table, layout.page_stride,
+          cos + first * half, sin + first * half};
+}
+
+CacheView CudaDevice::cache(int32_t layer) const {
+  const int64_t latent_bytes = kPageTokens * kv.latent_row_bytes;
+  unsigned char* pool = kv_pool + layer * options.kv_pages * (latent_bytes + kv.index_page_bytes);
+  return {pool,
+          pool + options.kv_pages * latent_bytes,
+          kv.latent_row_bytes,
+          kv.index_page_bytes,
+          geometry.kv_lora_rank,
+          geometry.qk_rope_head_dim,
+          geometry.has_indexer() ? geometry.index_head_dim : 0,
+          official()};
+}
+
+void CudaDevice::upload(void* device, const void* host, int64_t bytes) {
+  Upload upload(*this, device);
+  upload.put(host, bytes);
+  upload.finish();
+}
+
+void CudaDevice::download(void* host, const void* device, int64_t bytes) {
+  auto* to = static_cast<unsigned char*>(host);
+  const auto* from = static_cast<const unsigned char*>(device);
+  for (int64_t done = 0; done < bytes; done += Upload::kChunk) {
+    const int64_t size = std::min(Upload::kChunk, bytes - done);
+    runtime->copy_out(staging[0], from + done, size);
+    runtime->synchronize();
+    std::memcpy(to + done, staging[0], static_cast<size_t>(size));
+  }
+}
+
+unsigned char* Upload::room(int64_t* size) {
+  if (chunk_ >= 0 && used_ == kChunk) finish();
+  if (chunk_ < 0) {
+    chunk_ = device_.next_staging;
+    device_.next_staging = 1 - chunk_;
+    device_.runtime->wait(chunk_);
+  }
+  *size = std::min(*size, kChunk - used_);
+  unsigned char* at = device_.staging[chunk_] + used_;
+  used_ += *size;
+  return at;
+}
+
+void Upload::put(const void* bytes, int64_t size) {
+  for (const auto* from = static_cast<const unsigned char*>(bytes); size > 0;) {
+    int64_t part = size;
+    unsigned char* at = room(&part);
+    std::memcpy(at, from, static_cast<size_t>(part));
+    from += part;
+    size -= part;
+  }
+}
+
+void Upload::zeros(int64_t size) {
+  while (size > 0) {
+    int64_t part = size;
+    unsigned char* at = room(&part);
+    std::memset(at, 0, static_cast<size_t>(part));
+    size -= part;
+  }
+}
+
+void Upload::finish() {
+  if (chunk_ < 0 || used_ == 0) return;
+  device_.runtime->copy_in(destination_, device_.staging[chunk_], used_);
+  device_.runtime->mark(chunk_);
+  destination_ += used_;
+  chunk_ = -1;
+  used_ = 0;
+}
+
+}  // namespace dsv::cuda
+
+namespace dsv {
+
+const OpTable& cuda_ops() {
+  using namespace cuda;
+  static constexpr OpTable table = {
+      "cuda",   open,    cuda::close, target,       plan_scratch, plan_weight_copy, load_weight,
+      buffer,   store,   fetch,       read_kv,      write_kv,     begin_step,       embed,
+      add_norm, attn_in, attn_q,      cache_append, index_select, attend,           attn_out,
+      route,    experts, ffn,         mtp_in,       logits,
+  };
+  return table;
+}
+
+}  // namespace dsv

@@ -1,0 +1,177 @@
+// The CUDA backend's device: what lies in the GPU's memory, and how bytes go up and down.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/ops.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/runtime.h"
+
+namespace dsv::cuda {
+
+struct CudaWeight {
+  WeightView view;
+  const float* vector = nullptr;  // rows == 1: the values as f32 [cols]
+};
+
+// Ops work on at most `rows` rows at a time, so that scratch is bounded whatever the batch; attention, whose
+// rows take most, on at most `attend`, and selection on at most `select`. No row's result depends on these.
+struct TileRows {
+  int32_t rows = 0, attend = 0, select = 0, logits = 0;
+};
+
+// Everything that open() allocates, in bytes.
+struct Layout {
+  explicit Layout(const DeviceOptions& options);
+  int64_t total() const;
+
+  TileRows tile;
+  int32_t page_stride = 0;  // pages of the longest sequence
+  int32_t attend_splits = 0;
+  int64_t act[static_cast<int>(Act::count)] = {};
+  int64_t act_row[static_cast<int>(Act::count)] = {};  // bytes of a row
+  int64_t rows_i32 = 0;                                // [batch_rows]
+  int64_t page_table = 0, inv_freq = 0, angles = 0;
+  int64_t packed = 0;  // [tile.rows, the widest input of a linear], once for each rounding
+  int64_t wide = 0;    // [tile.rows, widest of: index_q, 2 D, experts]
+  int64_t logits = 0;  // [tile.logits, V]
+  int64_t selected = 0, n_selected = 0, scores = 0;
+  int64_t q_abs = 0, mixed = 0, partial = 0;
+  int64_t expert = 0, expert_weight = 0, offset = 0, pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
+  int64_t inner = 0;         // [pairs, I]
+  int64_t inner_packed = 0;  // [pairs, padded(I)], once for each rounding
+  int64_t outer = 0;         // [pairs, D]
+  int64_t shared = 0;        // [tile.rows, D]
+  int64_t ffn_views = 0;     // experts, shared experts and dense FFNs of the model
+  int64_t ffn_tables = 0;    // FfnView of each
+  int64_t kv = 0;            // the pool; not scratch
+};
+
+struct CudaDevice {
+  Geometry geometry;
+  DeviceOptions options;  // geometry points at the above
+  KvLayout kv;
+  std::unique_ptr<Runtime> runtime;
+  TileRows tile;
+  Layout layout;
+
+  unsigned char* act[static_cast<int>(Act::count)] = {};
+  unsigned char* kv_pool = nullptr;  // [layers] of { latent [kv_pages][64][row], index [kv_pages][page] }
+  int32_t *token = nullptr, *position = nullptr, *sequence = nullptr, *page_table = nullptr;
+  int32_t *next_token = nullptr, *row = nullptr;
+  double* inv_freq = nullptr;
+  float *cos = nullptr, *sin = nullptr;
+  float* packed[2] = {};  // for FP8 weights, for others
+  float *wide = nullptr, *logits = nullptr;
+  int32_t *selected = nullptr, *n_selected = nullptr;
+  float *scores = nullptr, *q_abs = nullptr, *mixed = nullptr, *partial = nullptr;
+  int32_t *expert = nullptr, *offset = nullptr, *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
+  float* expert_weight = nullptr;
+  ExpertTile* tiles = nullptr;
+  float *inner = nullptr, *inner_packed[2] = {}, *outer = nullptr, *shared = nullptr;
+  FfnView* ffn_tables = nullptr;
+
+  // Views of the FFNs that have been used, in the order of ffn_tables. `key`: an FfnWeights or MoeWeights.
+  struct FfnTable {
+    const void* key;
+    const FfnView* views;
+    bool fp8_in, other_in, fp8_down, other_down;  // kinds of weights among gate and up, and among down
+  };
+  std::vector<FfnTable> ffn_table_index;
+  int64_t ffn_views = 0;
+
+  std::vector<int32_t> host_position;  // [batch_rows] of the step
+  int32_t step_rows = 0;
+
+  unsigned char* staging[2] = {};  // pinned
+  int next_staging = 0;
+  std::vector<void*> allocations;
+  std::vector<std::unique_ptr<CudaWeight>> weights;
+
+  explicit CudaDevice(const DeviceOptions& o);
+  ~CudaDevice() { release(); }
+  CudaDevice(const CudaDevice&) = delete;
+
+  bool official() const { return options.precision == Precision::official; }
+  Stream stream() const { return runtime->stream(); }
+
+  // Rows of an activation buffer.
+  float* row_of(Act kind, Buffer buffer, int64_t r) const {
+    return reinterpret_cast<float*>(static_cast<unsigned char*>(buffer) +
+                                    r * layout.act_row[static_cast<int>(kind)]);
+  }
+  const float* row_of(Act kind, const void* buffer, int64_t r) const {
+    return row_of(kind, const_cast<void*>(buffer), r);
+  }
+  StepView step(int32_t first) const;  // of rows from `first` on
+  CacheView cache(int32_t layer) const;
+
+  // Host memory to the device, enqueued; `host` may change when this returns.
+  void upload(void* device, const void* host, int64_t bytes);
+  // Device memory to the host, done when this returns.
+  void download(void* host, const void* device, int64_t bytes);
+
+ private:
+  void release() noexcept;
+};
+
+// Bytes that stream into one block of device memory by way of the two pinned chunks.
+class Upload {
+ public:
+  static constexpr int64_t kChunk = int64_t{4} << 20;
+
+  Upload(CudaDevice& device, void* destination)
+      : device_(device), destination_(static_cast<unsigned char*>(destination)) {}
+  void put(const void* bytes, int64_t size);
+  void zeros(int64_t size);
+  void finish();  // enqueues what is left
+
+ private:
+  unsigned char* room(int64_t* size);  // where the next *size bytes at most go
+
+  CudaDevice& device_;
+  unsigned char* destination_;
+  int chunk_ = -1;
+  int64_t used_ = 0;
+};
+
+inline CudaDevice& cuda_device(Device* device) { return *reinterpret_cast<CudaDevice*>(device); }
+inline const CudaDevice& cuda_device(const Device* device) {
+  return *reinterpret_cast<const CudaDevice*>(device);
+}
+inline const CudaWeight& cuda_weight(const Weight* weight) {
+  return *reinterpret_cast<const CudaWeight*>(weight);
+}
+
+// Calls body(first, count) for the tiles of a range of rows.
+template <class F>
+void for_tiles(RowRange rows, int32_t tile, F&& body) {
+  for (int32_t done = 0; done < rows.count; done += tile) {
+    body(rows.first + done, rows.count - done < tile ? rows.count - done : tile);
+  }
+}
+
+// The table's entries that are not in device.cpp.
+void embed(Device*, const EmbedArgs&);
+void add_norm(Device*, const AddNormArgs&);
+void attn_in(Device*, const AttnInArgs&);
+void attn_q(Device*, const AttnQArgs&);
+void cache_append(Device*, const CacheAppendArgs&);
+void index_select(Device*, const IndexSelectArgs&);
+void attend(Device*, const AttendArgs&);
+void attn_out(Device*, const AttnOutArgs&);
+void route(Device*, const RouteArgs&);
+void experts(Device*, const ExpertsArgs&);
+void ffn(Device*, const FfnArgs&);
+void mtp_in(Device*, const MtpInArgs&);
+void logits(Device*, const LogitsArgs&);
+
+}  // namespace dsv::cuda
+
+namespace dsv {
+
+const OpTable& cuda_ops();
+
+}  // namespace dsv

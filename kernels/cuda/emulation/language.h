@@ -1,0 +1,100 @@
+// The part of the CUDA language that the kernels use, for a C++ compiler (test code). A kernel's blocks run
+// one after another; a block's threads are fibers that are switched at barriers and shuffles. Between two of
+// those a thread runs alone and to the end, in ascending or descending order of threads: what a missing
+// barrier would let race comes out differently in the two orders.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct Dim3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
+namespace dsv::cuda::emulation {
+
+inline thread_local Dim3 grid_dim, block_dim, block_index, thread_index;
+extern thread_local unsigned char* block_memory;  // the running block's shared memory
+
+void block_barrier();
+// Waits for every lane of `mask`, which must all come to the same call; returns the 32 values they brought.
+const uint32_t* exchange(unsigned mask, uint32_t value);
+
+// Runs `thread` for every thread of every block.
+void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
+// Descending: blocks and threads run from the last to the first.
+void set_descending(bool descending);
+
+}  // namespace dsv::cuda::emulation
+
+#define gridDim (::dsv::cuda::emulation::grid_dim)
+#define blockDim (::dsv::cuda::emulation::block_dim)
+#define blockIdx (::dsv::cuda::emulation::block_index)
+#define threadIdx (::dsv::cuda::emulation::thread_index)
+
+inline void __syncthreads() { ::dsv::cuda::emulation::block_barrier(); }
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) { ::dsv::cuda::emulation::exchange(mask, 0); }
+
+inline unsigned __float_as_uint(float x) {
+  unsigned bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline int __float2int_rn(float x) { return static_cast<int>(std::lrintf(x)); }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lanes) {
+  static_assert(sizeof(T) == 4);
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  const uint32_t* all = ::dsv::cuda::emulation::exchange(mask, bits);
+  std::memcpy(&value, &all[threadIdx.x % 32 ^ static_cast<unsigned>(lanes)], 4);
+  return value;
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  const uint32_t* all = ::dsv::cuda::emulation::exchange(mask, predicate != 0);
+  unsigned out = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if (mask >> lane & 1) out |= all[lane] << lane;
+  }
+  return out;
+}
+
+inline int atomicAdd(int* at, int value) {
+  const int old = *at;
+  *at += value;
+  return old;
+}
+
+namespace dsv::cuda {
+
+inline unsigned char* shared_memory() { return emulation::block_memory; }
+
+template <class Args>
+void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream, Args args) {
+  const Dim3 dim = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
+                    static_cast<unsigned>(grid.z)};
+  emulation::run(dim, static_cast<unsigned>(threads), shared_bytes, [&] { kernel(args); });
+}
+
+}  // namespace dsv::cuda

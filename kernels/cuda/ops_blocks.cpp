@@ -1,0 +1,144 @@
+// Ops around the linears of a layer: embedding, norms, attention's projections, the MTP input, logits.
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cuda/linear_ops.h"
+
+namespace dsv::cuda {
+
+const float* PackedInput::packed(Rounding rounding) {
+  const int at = rounding == Rounding::e4m3 ? 0 : 1;
+  if (!filled_[at] || rounding_[at] != rounding) {
+    launch_pack({rows_, cols_, x_, stride_, rounding, d_.geometry.ue8m0_scales, d_.packed[at]}, d_.stream());
+    filled_[at] = true;
+    rounding_[at] = rounding;
+  }
+  return d_.packed[at];
+}
+
+void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor) {
+  const WeightView& w = cuda_weight(weight).view;
+  const float* x = packed(rounded ? input_rounding(d_, w.dtype) : Rounding::none);
+  launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0}, d_.stream());
+}
+
+PackedPair PackedInput::pair(bool fp8, bool other) {
+  if (!d_.official()) {
+    const float* x = packed(Rounding::none);
+    return {x, x};
+  }
+  return {fp8 ? packed(Rounding::e4m3) : nullptr, other ? packed(Rounding::bf16) : nullptr};
+}
+
+void embed(Device* device, const EmbedArgs& args) {
+  const CudaDevice& d = cuda_device(device);
+  const int32_t first = args.rows.first;
+  launch_embed({args.rows.count, cuda_weight(args.table).view, d.token + first, nullptr,
+                d.row_of(Act::x, args.x, first), d.geometry.hidden_size},
+               d.stream());
+}
+
+void add_norm(Device* device, const AddNormArgs& args) {
+  const CudaDevice& d = cuda_device(device);
+  const int64_t n = d.geometry.hidden_size;
+  float* const x = d.row_of(Act::x, args.x, args.rows.first);
+  const float* delta = args.delta ? d.row_of(Act::delta, args.delta, args.rows.first) : nullptr;
+  launch_norm({args.rows.count, n, nullptr, x, n, delta, n, delta ? x : nullptr, cuda_weight(args.weight).vector,
+               static_cast<float>(d.geometry.rms_norm_eps), d.official(),
+               d.row_of(Act::h, args.h, args.rows.first), n},
+              d.stream());
+}
+
+void attn_in(Device* device, const AttnInArgs& args) {
+  const CudaDevice& d = cuda_device(device);
+  const Geometry& g = d.geometry;
+  const AttentionWeights& w = *args.weights;
+  for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
+    PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
+    if (g.q_lora_rank > 0) {
+      float* const latent = d.row_of(Act::q_latent, args.q_latent, first);
+      h.linear(w.q_a, latent, g.q_lora_rank);
+      launch_norm({count, g.q_lora_rank, nullptr, latent, g.q_lora_rank, nullptr, 0, nullptr,
+                   cuda_weight(w.q_a_norm).vector, static_cast<float>(kLatentEps), d.official(), latent,
+                   g.q_lora_rank},
+                  d.stream());
+    }
+    h.linear(w.kv_a, d.row_of(Act::kv_raw, args.kv_raw, first), g.latent_dim());
+    if (!g.has_indexer()) return;
+    h.linear(w.wk, d.row_of(Act::index_k_raw, args.index_k_raw, first), g.index_head_dim);
+    const double factor = 1 / std::sqrt(static_cast<double>(g.index_n_heads * g.index_head_dim));
+    h.linear(w.weights_proj, d.row_of(Act::index_weight, args.index_weight, first), g.index_n_heads, false,
+             static_cast<float>(factor));
+  });
+}
+
+void attn_q(Device* device, const AttnQArgs& args) {
+  const CudaDevice& d = cuda_device(device);
+  const Geometry& g = d.geometry;
+  const Act input = g.q_lora_rank > 0 ? Act::q_latent : Act::h;
+  const int64_t cols = g.q_lora_rank > 0 ? g.q_lora_rank : g.hidden_size;
+  const int64_t q_dim = g.num_heads * g.qk_head_dim(), index_dim = g.index_n_heads * g.index_head_dim;
+  for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
+    const StepView step = d.step(first);
+    PackedInput in(d, d.row_of(input, g.q_lora_rank > 0 ? args.q_latent : args.h, first), cols, cols, count);
+    float* const q = d.row_of(Act::q, args.q, first);
+    in.linear(args.weights->q_b, q, q_dim);
+    launch_rope_query({count, g.num_heads, g.qk_head_dim(), g.qk_rope_head_dim, step.cos, step.sin, d.official(), q},
+                      d.stream());
+    if (!g.has_indexer()) return;
+    in.linear(args.weights->wq_b, d.wide, index_dim);
+    launch_index_query({count, g.index_n_heads, g.index_head_dim, g.qk_rope_head_dim, d.wide, step.cos,
+                        step.sin, d.official(), g.ue8m0_scales,
+                        reinterpret_cast<unsigned char*>(d.row_of(Act::index_q, args.index_q, first)),
+                        d.layout.act_row[static_cast<int>(Act::index_q)]},
+                       d.stream());
+  });
+}
+
+void attn_out(Device* device, const AttnOutArgs& args) {
+  const CudaDevice& d = cuda_device(device);
+  const int64_t cols = d.geometry.num_heads * d.geometry.v_head_dim;
+  for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
+    PackedInput heads(d, d.row_of(Act::heads, args.heads, first), cols, cols, count);
+    heads.linear(args.weights->o, d.row_of(Act::delta, args.delta, first), d.geometry.hidden_size);
+  });
+}
+
+void mtp_in(Device* handle, const MtpInArgs& args) {
+  CudaDevice& d = cuda_device(handle);
+  const int64_t n = d.geometry.hidden_size;
+  const auto eps = static_cast<float>(d.geometry.rms_norm_eps);
+  for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
+    float *const embedded = d.wide, *const hidden = d.wide + n;  // halves of rows of 2 D values
+    d.upload(d.next_token, args.next_token + first, 4 * int64_t{count});
+    launch_embed({count, cuda_weight(args.weights->embed).view, d.next_token, d.position + first, embedded, 2 * n},
+                 d.stream());
+    const auto norm = [&](const float* x, int64_t stride, const Weight* weight, float* out) {
+      launch_norm({count, n, nullptr, x, stride, nullptr, 0, nullptr, cuda_weight(weight).vector, eps, false, out,
+                   2 * n},
+                  d.stream());
+    };
+    norm(embedded, 2 * n, args.weights->enorm, embedded);
+    norm(d.row_of(Act::x, args.x, first), n, args.norm, hidden);
+    norm(hidden, 2 * n, args.weights->hnorm, hidden);
+    PackedInput joined(d, d.wide, 2 * n, 2 * n, count);
+    joined.linear(args.weights->eh_proj, d.row_of(Act::mtp_x, args.x_out, first), n);
+  });
+}
+
+void logits(Device* handle, const LogitsArgs& args) {
+  CudaDevice& d = cuda_device(handle);
+  const int64_t n = d.geometry.hidden_size, vocab = d.geometry.vocab_size;
+  for_tiles({0, args.count}, d.tile.logits, [&](int32_t first, int32_t count) {
+    d.upload(d.row, args.row + first, 4 * int64_t{count});
+    launch_norm({count, n, d.row, d.row_of(Act::x, args.x, 0), n,
+                 args.delta ? d.row_of(Act::delta, args.delta, 0) : nullptr, n, nullptr,
+                 cuda_weight(args.norm).vector, static_cast<float>(d.geometry.rms_norm_eps), d.official(), d.wide, n},
+                d.stream());
+    PackedInput normed(d, d.wide, n, n, count);
+    normed.linear(args.head, d.logits, vocab);
+    d.download(args.logits + first * vocab, d.logits, 4 * count * vocab);
+  });
+}
+
+}  // namespace dsv::cuda

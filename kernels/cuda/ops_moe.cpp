@@ -1,0 +1,122 @@
+// Router and feed-forward blocks.
+//
+// `expert` and `weight` are host arrays: the router ends with a download and the experts begin with an upload,
+// as the op table asks.
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cuda/linear_ops.h"
+
+namespace dsv::cuda {
+namespace {
+
+// The views of a block's FFNs on the device: made when a block is first met, in memory that open() took.
+const CudaDevice::FfnTable& table_of(CudaDevice& d, const void* key, const FfnWeights* ffns, int64_t count) {
+  for (const CudaDevice::FfnTable& table : d.ffn_table_index) {
+    if (table.key == key) return table;
+  }
+  // A model has fewer; another caller's tables may be made again, because the stream keeps the order.
+  if (d.ffn_table_index.size() == d.ffn_table_index.capacity() || d.ffn_views + count > d.layout.ffn_views) {
+    d.ffn_table_index.clear();
+    d.ffn_views = 0;
+  }
+  CudaDevice::FfnTable table{key, d.ffn_tables + d.ffn_views, false, false, false, false};
+  Upload upload(d, d.ffn_tables + d.ffn_views);
+  for (int64_t i = 0; i < count; ++i) {
+    const FfnView view = {cuda_weight(ffns[i].gate).view, cuda_weight(ffns[i].up).view,
+                          cuda_weight(ffns[i].down).view};
+    upload.put(&view, sizeof view);
+    for (const WeightView* w : {&view.gate, &view.up}) {
+      (w->dtype == Dtype::f8_e4m3 ? table.fp8_in : table.other_in) = true;
+    }
+    (view.down.dtype == Dtype::f8_e4m3 ? table.fp8_down : table.other_down) = true;
+  }
+  upload.finish();
+  d.ffn_views += count;
+  d.ffn_table_index.push_back(table);
+  return d.ffn_table_index.back();
+}
+
+// Pairs of an FFN run: those of the device's tiles, or with `grouped` false one for each row.
+struct Pairs {
+  bool grouped;
+  int32_t count, tile_bound;
+};
+
+// y[p] = down(silu(gate h) * up h) for every pair.
+void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h, int64_t inner,
+             float* y) {
+  const ExpertTile* tiles = pairs.grouped ? d.tiles : nullptr;
+  const int64_t dim = d.geometry.hidden_size;
+  launch_swiglu({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pairs.grouped ? d.pair_row : nullptr,
+                 h.pair(table.fp8_in, table.other_in), dim, inner, d.inner},
+                d.stream());
+  const auto pack = [&](Rounding rounding, float* out) {
+    launch_pack({pairs.count, inner, d.inner, inner, rounding, d.geometry.ue8m0_scales, out}, d.stream());
+    return out;
+  };
+  PackedPair a{};
+  if (!d.official()) {
+    a.e4m3 = a.other = pack(Rounding::none, d.inner_packed[0]);
+  } else {
+    if (table.fp8_down) a.e4m3 = pack(Rounding::e4m3, d.inner_packed[0]);
+    if (table.other_down) a.other = pack(Rounding::bf16, d.inner_packed[1]);
+  }
+  launch_down({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, a, inner, dim, y}, d.stream());
+}
+
+Pairs one_for_each(int32_t rows) { return {false, rows, (rows + kTilePairs - 1) / kTilePairs}; }
+
+}  // namespace
+
+void route(Device* handle, const RouteArgs& args) {
+  CudaDevice& d = cuda_device(handle);
+  const Geometry& g = d.geometry;
+  const int64_t k = g.num_experts_per_tok;
+  for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
+    PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
+    h.linear(args.weights->gate, d.wide, g.n_routed_experts, false);
+    launch_route({count, g.n_routed_experts, g.num_experts_per_tok, g.n_group, g.topk_group, d.wide,
+                  cuda_weight(args.weights->bias).vector, g.norm_topk_prob, g.routed_scaling_factor, d.expert,
+                  d.expert_weight},
+                 d.stream());
+    d.download(args.expert + first * k, d.expert, 4 * count * k);
+    d.download(args.weight + first * k, d.expert_weight, 4 * count * k);
+  });
+}
+
+void experts(Device* handle, const ExpertsArgs& args) {
+  CudaDevice& d = cuda_device(handle);
+  const Geometry& g = d.geometry;
+  const int64_t k = g.num_experts_per_tok, dim = g.hidden_size;
+  const MoeWeights& w = *args.weights;
+  const CudaDevice::FfnTable routed = table_of(d, &w, w.experts.data(), g.n_routed_experts);
+  for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
+    d.upload(d.expert, args.expert + first * k, 4 * count * k);
+    d.upload(d.expert_weight, args.weight + first * k, 4 * count * k);
+    PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
+    if (w.shared.gate) {  // first, because the two use the same scratch
+      run_ffn(d, table_of(d, &w.shared, &w.shared, 1), one_for_each(count), h, g.shared_intermediate_size(), d.shared);
+    }
+    const auto pairs = static_cast<int32_t>(count * k);
+    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, d.expert, d.offset, d.pair_row, d.pair_of,
+                  d.tiles, d.n_tiles},
+                 d.stream());
+    run_ffn(d, routed, {true, pairs, most_tiles(pairs, g.n_routed_experts)}, h, g.moe_intermediate_size, d.outer);
+    launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of, d.expert_weight,
+                        w.shared.gate ? d.shared : nullptr, d.row_of(Act::delta, args.delta, first)},
+                       d.stream());
+  });
+}
+
+void ffn(Device* handle, const FfnArgs& args) {
+  CudaDevice& d = cuda_device(handle);
+  const Geometry& g = d.geometry;
+  const CudaDevice::FfnTable table = table_of(d, args.weights, args.weights, 1);
+  for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
+    PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
+    run_ffn(d, table, one_for_each(count), h, g.intermediate_size, d.row_of(Act::delta, args.delta, first));
+  });
+}
+
+}  // namespace dsv::cuda

@@ -1,0 +1,115 @@
+// Kernels over whole rows: angles, embedding, norms, rounding, RoPE of queries. All are bound by the bytes of
+// their rows (a row of 7168 f32 is 28 KB: 10 ns at 3 TB/s), so at small batches by the launch itself.
+#include "kernels/cuda/decode.cuh"
+#include "kernels/cuda/reduce.cuh"
+
+namespace dsv::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// Angles in fp64: at position 160000 an f32 product would be wrong in the third digit of its sine.
+__global__ void angles_kernel(AnglesArgs a) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= a.rows * a.half) return;
+  const double angle = a.position[i / a.half] * a.inv_freq[i % a.half];
+  a.cos[i] = static_cast<float>(cos(angle) * a.mscale);
+  a.sin[i] = static_cast<float>(sin(angle) * a.mscale);
+}
+
+__global__ void embed_kernel(EmbedRowsArgs a) {
+  const int64_t r = blockIdx.x;
+  const bool zero = a.position && a.position[r] == 0;
+  for (int64_t c = threadIdx.x; c < a.table.cols; c += blockDim.x) {
+    a.x[r * a.x_stride + c] = zero ? 0 : weight_at(a.table, a.token[r], c);
+  }
+}
+
+// A block a row: the row is read twice (the second time from L1), because it may not fit in registers.
+__global__ void norm_kernel(NormArgs a) {
+  auto* shared = reinterpret_cast<float*>(shared_memory());
+  const int64_t r = blockIdx.x, from = a.row ? a.row[r] : r;
+  const float* x = a.x + from * a.x_stride;
+  const float* delta = a.delta ? a.delta + from * a.delta_stride : nullptr;
+  float* out = a.out + r * a.out_stride;
+  float squares = 0;
+  for (int64_t i = threadIdx.x; i < a.n; i += blockDim.x) {
+    const float value = delta ? x[i] + delta[i] : x[i];
+    squares = fmaf(value, value, squares);
+  }
+  const float factor = 1 / sqrtf(block_sum(squares, shared) / static_cast<float>(a.n) + a.eps);
+  for (int64_t i = threadIdx.x; i < a.n; i += blockDim.x) {  // each thread what it read: in place is fine
+    const float value = delta ? x[i] + delta[i] : x[i];
+    if (a.x_out) a.x_out[r * a.x_stride + i] = value;
+    const float normed = value * factor * a.weight[i];
+    out[i] = a.to_bf16 ? round_bf16(normed) : normed;
+  }
+}
+
+// A warp for each group of 128 values.
+__global__ void pack_kernel(PackArgs a) {
+  constexpr int kPerLane = kQuantBlock / kWarp;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t groups = (a.cols + kQuantBlock - 1) / kQuantBlock, width = padded(a.cols);
+  const int64_t group = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+  if (group >= a.rows * groups) return;
+  const int64_t r = group / groups, begin = group % groups * kQuantBlock;
+  float value[kPerLane], amax = 0;
+  for (int i = 0; i < kPerLane; ++i) {
+    const int64_t c = begin + lane + i * kWarp;
+    value[i] = c < a.cols ? a.x[r * a.x_stride + c] : 0;
+    amax = fmaxf(amax, fabsf(value[i]));
+  }
+  float scale = 1;
+  if (a.rounding == Rounding::e4m3) scale = e4m3_scale(warp_max(amax), a.power_of_two);
+  for (int i = 0; i < kPerLane; ++i) {
+    const int64_t c = begin + lane + i * kWarp;
+    if (c >= width) continue;
+    float out = value[i];
+    if (a.rounding == Rounding::e4m3) out = e4m3_to_float(float_to_e4m3(out / scale)) * scale;
+    if (a.rounding == Rounding::bf16) out = round_bf16(out);
+    a.out[r * width + c] = out;
+  }
+}
+
+__global__ void rope_query_kernel(RopeQueryArgs a) {
+  const int64_t r = blockIdx.x, half = a.rope / 2, nope = a.head_dim - a.rope;
+  float* const q = a.q + r * a.heads * a.head_dim;
+  for (int64_t i = threadIdx.x; i < a.heads * half; i += blockDim.x) {
+    float* const pair = q + i / half * a.head_dim + nope + 2 * (i % half);
+    const float c = a.cos[r * half + i % half], s = a.sin[r * half + i % half];
+    const float x = pair[0] * c - pair[1] * s, y = pair[0] * s + pair[1] * c;
+    pair[0] = a.to_bf16 ? round_bf16(x) : x;
+    pair[1] = a.to_bf16 ? round_bf16(y) : y;
+  }
+  if (!a.to_bf16) return;
+  for (int64_t i = threadIdx.x; i < a.heads * nope; i += blockDim.x) {
+    float* const value = q + i / nope * a.head_dim + i % nope;
+    *value = round_bf16(*value);
+  }
+}
+
+// Threads of a block that handles a row of n values.
+int threads_for(int64_t n) { return n >= kThreads ? kThreads : static_cast<int>((n + kWarp - 1) / kWarp * kWarp); }
+int64_t blocks_for(int64_t threads) { return (threads + kThreads - 1) / kThreads; }
+
+}  // namespace
+
+void launch_angles(const AnglesArgs& a, Stream stream) {
+  launch(angles_kernel, {blocks_for(a.rows * a.half)}, kThreads, 0, stream, a);
+}
+void launch_embed(const EmbedRowsArgs& a, Stream stream) {
+  launch(embed_kernel, {a.rows}, threads_for(a.table.cols), 0, stream, a);
+}
+void launch_norm(const NormArgs& a, Stream stream) {
+  launch(norm_kernel, {a.rows}, threads_for(a.n), kThreads / kWarp * 4, stream, a);
+}
+void launch_pack(const PackArgs& a, Stream stream) {
+  const int64_t groups = a.rows * ((a.cols + kQuantBlock - 1) / kQuantBlock);
+  launch(pack_kernel, {blocks_for(groups * kWarp)}, kThreads, 0, stream, a);
+}
+void launch_rope_query(const RopeQueryArgs& a, Stream stream) {
+  launch(rope_query_kernel, {a.rows}, threads_for(a.heads * a.head_dim), 0, stream, a);
+}
+
+}  // namespace dsv::cuda
