@@ -76,6 +76,7 @@ enum {
   DSV_ERROR_OUT_OF_MEMORY = 20,    /* the allocator refused */
   DSV_ERROR_BUDGET = 21,           /* would exceed a memory budget the host set */
   DSV_ERROR_CANCELLED = 30,
+  DSV_ERROR_DEVICE_LOST = 40,      /* the GPU failed: destroy the model, and continue its sessions' tokens elsewhere */
   DSV_ERROR_INTERNAL = 90          /* a bug in dsv: please report the sentence */
 };
 
@@ -91,8 +92,9 @@ DSV_API int32_t dsv_version(void);
 DSV_API int32_t dsv_abi_version(void);
 /* One line: version, compiler, build type, CPU targets. Static. [any thread] */
 DSV_API const char* dsv_build_info(void);
-/* 1 if this build has the named feature, else 0. Names: "backend.cpu", "backend.reference", "cpu.<target>" for each
- * CPU target that this machine can run (e.g. "cpu.avx2"), "mtp". [any thread] */
+/* 1 if the named feature can be used here, else 0. Names: "backend.cpu", "backend.reference", "backend.cuda" (its
+ * library is installed, and this machine has a driver and a GPU for it), "cpu.<target>" for each CPU target that this
+ * machine can run (e.g. "cpu.avx2"), "mtp". [any thread] */
 DSV_API int32_t dsv_has_feature(const char* name);
 
 /* Handles created and not yet destroyed by the host, over all engines: zero each when you have closed everything. */
@@ -151,7 +153,8 @@ typedef struct dsv_tokenizer dsv_tokenizer;
 typedef struct dsv_engine_options {
   uint32_t struct_size;
   int32_t threads;         /* worker count, the stepping thread included; 0 = one per core. Results never depend on it. */
-  const char* backend;     /* "cpu" (default) or "reference" (fp64, slow: for checking) */
+  const char* backend;     /* "cpu" (default), "cuda" or "cuda:N" (the first or the N-th NVIDIA GPU, from 0, by
+                              libdsv_cuda.so, which is opened now), or "reference" (fp64, slow: for checking) */
   const char* cpu_target;  /* NULL = best of this machine; else force one ("cpu" only): dsv_cpu_targets() lists them */
   const dsv_hooks* hooks;  /* copied */
 } dsv_engine_options;

@@ -1,9 +1,10 @@
 // Versions, features, errors: what belongs to no handle.
+#include "backend/library.h"
+
 #include <algorithm>
 #include <array>
 
 #include "abi/abi.h"
-#include "backend/ops.h"
 #include "session/utf8.h"
 
 namespace dsv::abi {
@@ -19,6 +20,15 @@ bool lists(std::string_view words, std::string_view word) {
     at = end + 1;
   }
   return false;
+}
+
+bool has_cuda() noexcept {
+  try {
+    cuda_library().check("");
+    return true;
+  } catch (...) {
+    return false;
+  }
 }
 
 }  // namespace
@@ -79,6 +89,7 @@ const char* dsv_status_name(dsv_status status) {
     DSV_NAME(DSV_ERROR_OUT_OF_MEMORY);
     DSV_NAME(DSV_ERROR_BUDGET);
     DSV_NAME(DSV_ERROR_CANCELLED);
+    DSV_NAME(DSV_ERROR_DEVICE_LOST);
     DSV_NAME(DSV_ERROR_INTERNAL);
 #undef DSV_NAME
     default:
@@ -115,6 +126,7 @@ int32_t dsv_has_feature(const char* name) {
   if (!name) return 0;
   const std::string_view feature = name;
   if (feature.starts_with("cpu.")) return lists(dsv::cpu_targets(), feature.substr(4));
+  if (feature == "backend.cuda") return has_cuda();
   return lists("backend.cpu backend.reference mtp", feature);
 }
 

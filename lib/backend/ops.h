@@ -60,7 +60,7 @@ struct DeviceOptions {
   int32_t batch_rows = 0;        // R: rows of a batch at most
   int32_t max_context = 0;       // positions of a sequence at most
   int64_t kv_pages = 0;          // pages of the pool
-  const char* target = nullptr;  // CPU: force an instruction set; null = best
+  const char* target = nullptr;  // CPU: force an instruction set; null = best. CUDA: the GPU's number
   Jobs* jobs = nullptr;          // outlives the device
   // Large blocks; nothing is allocated after open and load_weight. Throws dsv::Error (OUT_OF_MEMORY, BUDGET).
   void* (*allocate)(void* user, int64_t size, int64_t alignment) = nullptr;
@@ -194,9 +194,10 @@ struct LogitsArgs {
 };
 
 // Every entry is set. Functions report failure by throwing dsv::Error from open and load_weight only; ops
-// cannot fail and do not allocate.
+// cannot fail and do not allocate. But a GPU can be lost: then every function except close, target, buffer
+// and the plans may throw DEVICE_LOST.
 struct OpTable {
-  const char* name;  // "cpu", "reference"
+  const char* name;  // "cpu", "cuda", "reference"
 
   Device* (*open)(const DeviceOptions&);
   void (*close)(Device*);
@@ -228,6 +229,7 @@ struct OpTable {
 
 const OpTable& cpu_ops();        // kernels/cpu
 const OpTable& reference_ops();  // kernels/reference, fp64
+// kernels/cuda is a library of its own: cuda_library() in backend/library.h.
 
 // CPU targets this machine can run, best first, space separated. Static storage.
 const char* cpu_targets();

@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "backend/library.h"
 #include "base/json.h"
 #include "session/model.h"
 #include "session/scheduler.h"
@@ -176,8 +177,14 @@ std::shared_ptr<Engine> make_engine(const dsv_engine_options& options) {
   if (backend == "reference") {
     return std::make_shared<Engine>(reference_ops(), options.threads, options.hooks, std::string());
   }
+  if (backend == "cuda" || backend.starts_with("cuda:")) {
+    const std::string device(backend.substr(std::min<size_t>(backend.size(), 5)));
+    const BackendLibrary& library = cuda_library();
+    library.check(device.c_str());
+    return std::make_shared<Engine>(*library.ops, options.threads, options.hooks, device);
+  }
   if (backend != "cpu") {
-    fail(DSV_ERROR_UNSUPPORTED, "there is no backend {} in this build: it has \"cpu\" and \"reference\"",
+    fail(DSV_ERROR_UNSUPPORTED, "there is no backend {}: there are \"cpu\", \"cuda\" and \"reference\"",
          shown(backend));
   }
   if (!target.empty() && !lists(cpu_targets(), target)) {

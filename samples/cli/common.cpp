@@ -22,7 +22,7 @@ std::string bundled_checkpoint() {
 
 void ModelArgs::add_to(CLI::App& app) {
   app.add_option("--model", path, "Folder of the checkpoint (default: the bundled one)");
-  app.add_option("--backend", backend, "cpu or reference")->capture_default_str();
+  app.add_option("--backend", backend, "cpu, cuda (or cuda:N) or reference")->capture_default_str();
   app.add_option("--precision", precision, "official or exact")
       ->check(CLI::IsMember({"official", "exact"}))
       ->capture_default_str();

@@ -33,6 +33,16 @@ expect_rc 1 "$dsv" chat --model nowhere --prompt hi
 same 'stdout of a failure' "$(cat out)" ''
 [[ $(grep -c . err) == 1 ]] || fail "a failure is one sentence, not: $(cat err)"
 
+# Without a GPU, its driver or libdsv_cuda.so: one sentence that names what is missing and what to do.
+rc=0
+"$dsv" generate --model model --prompt hi --max-tokens 1 --backend cuda >out 2>err || rc=$?
+if ((rc == 0)); then
+  echo 'a GPU is here: bootstrap.sh gpu-test tests it'
+else
+  same 'exit without a GPU' "$rc" 1
+  [[ $(grep -c . err) == 1 && $(cat err) == *'use the cpu backend'* ]] || fail "without a GPU: $(cat err)"
+fi
+
 # Tokens to text and back; no newline is added to what comes back.
 printf 'Hello, w\303\266rld!\n\n' >text
 "$dsv" tokenize --tokenizer model/tokenizer.json <text >ids.json

@@ -13,6 +13,7 @@ public enum Status {
   OutOfMemory = Native.ERROR_OUT_OF_MEMORY,
   Budget = Native.ERROR_BUDGET,
   Cancelled = Native.ERROR_CANCELLED,
+  DeviceLost = Native.ERROR_DEVICE_LOST,
   Internal = Native.ERROR_INTERNAL
 }
 

@@ -13,6 +13,7 @@ public enum Status {
   OUT_OF_MEMORY(NativeConstants.ERROR_OUT_OF_MEMORY),
   BUDGET(NativeConstants.ERROR_BUDGET),
   CANCELLED(NativeConstants.ERROR_CANCELLED),
+  DEVICE_LOST(NativeConstants.ERROR_DEVICE_LOST),
   INTERNAL(NativeConstants.ERROR_INTERNAL),
   /** One that a newer library knows. */
   UNKNOWN(-1);
