@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# From a bare Debian 12 to a running dsv:  bash packaging/bootstrap.sh demo|test|build|check
+# From a bare Debian 12 to a running dsv:  bash packaging/bootstrap.sh demo|test|build|check|gpu-test
 #   demo   build, then chat (on a terminal) or show a chat and a tool loop
 #   test   build and test: release, the ASan + UBSan subset, every fuzzer for 30 s     (20 minutes on 2 cores)
 #   build  only build
 #   check  clang, all sanitizers over every test, longer fuzzing                       (90 minutes on 2 cores)
+#   gpu-test  build with nvcc, then test and measure the cuda backend on this machine's GPU; no network needed. Where
+#             packages for building are missing, a build/release carried from another machine is taken as it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -131,7 +133,64 @@ demo() {
   "$dsv" run --tools-dir "$folder" --prompt 'Which files are there?'
 }
 
+# have_all PACKAGE...: whether these are installed.
+have_all() {
+  local package
+  for package in "$@"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || return 1
+  done
+}
+
+# gpu_step NAME COMMAND...: runs a step and counts it.
+gpu_step() {
+  local name=$1
+  shift
+  say "$name"
+  if "$@"; then passed=$((passed + 1)); else printf 'FAILED: %s\n' "$name"; failed=$((failed + 1)); fi
+}
+
+gpu_test() {
+  local bin=build/release/bin folder checkpoint
+  if ! nvidia-smi -L; then
+    skip 'no NVIDIA GPU answers here, so the cuda backend is neither tested nor measured'
+    return
+  fi
+  if have_all "${packages[@]}" && command -v nvcc >/dev/null; then
+    build release dsv_cuda dsv_tool cuda_device_test
+  elif [[ -x $bin/cuda_device_test && -e build/release/lib/libdsv_cuda.so ]]; then
+    say 'taking the build that was carried here'
+  else
+    die "to build here install nvcc 13.0 and: ${packages[*]}; or carry build/release from a machine that has them"
+  fi
+  export DSV_FIXTURES=$PWD/tests/model/fixtures
+  gpu_step 'conformance and fixtures on the GPU' "$bin/cuda_device_test" --gtest_brief=1 --gtest_filter='Cases/*:*Cuda*'
+  if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck initcheck synccheck; do
+      gpu_step "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 1 "$bin/cuda_device_test" \
+        --gtest_brief=1 --gtest_filter='Cases/*small_rows7*:Cases/*dense_fp8*:Cases/*released_heads7*'
+    done
+  else
+    skip 'compute-sanitizer is not installed'
+  fi
+  folder=$(mktemp -d)
+  trap 'rm -rf "$folder"' EXIT
+  checkpoint=samples/nano/checkpoint
+  if [[ ! -e $checkpoint/config.json ]]; then
+    checkpoint=$folder/tiny
+    "$bin/dsv" synth --preset tiny --out "$checkpoint"
+  fi
+  for precision in official exact; do
+    gpu_step "dsv bench, $precision" "$bin/dsv" bench --model "$checkpoint" --backend cuda --precision $precision \
+      --contexts 0,1024
+  done
+  nvidia-smi --query-gpu=name,driver_version,memory.used,clocks.sm --format=csv
+}
+
 case "${1:-}" in
+  gpu-test)
+    gpu_test
+    closing_line
+    ;;
   demo)
     install_missing "${packages[@]}"
     demo
@@ -167,7 +226,7 @@ case "${1:-}" in
     closing_line
     ;;
   *)
-    sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

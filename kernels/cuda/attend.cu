@@ -23,9 +23,9 @@ __device__ __forceinline__ float latent_at(const CacheView& c, const unsigned ch
 }
 
 // A block: one split of a row's positions for kAttendHeads heads, tile by tile with a running maximum; writes
-// sum e^(s - m) c, m and sum e^(s - m). Shared: latents of a tile [kAttendTile][width] (width odd, against bank
-// conflicts), queries [kAttendHeads][width], weights [kAttendHeads][kAttendTile], mixes [kAttendHeads][rank],
-// and the running maxima, sums and factors.
+// sum e^(s - m) c, m and sum e^(s - m). Shared: latents of a tile [kAttendTile][width] (width odd, against
+// bank conflicts), queries [kAttendHeads][width], weights [kAttendHeads][kAttendTile], mixes
+// [kAttendHeads][rank], and the running maxima, sums and factors.
 __global__ void attend_kernel(AttendRowsArgs a) {
   const int64_t rank = a.cache.rank, dim = rank + a.cache.rope, width = dim | 1;
   auto* latents = reinterpret_cast<float*>(shared_memory());
@@ -61,9 +61,9 @@ __global__ void attend_kernel(AttendRowsArgs a) {
     for (int64_t i = tid; i < count * dim; i += kThreads) {
       const int64_t s = i / dim, j = i % dim;
       const int32_t position = a.selected ? a.selected[r * a.topk + at + s] : static_cast<int32_t>(at + s);
-      const unsigned char* row = a.cache.latent + (int64_t{pages[position / kPageTokens]} * kPageTokens +
-                                                   position % kPageTokens) *
-                                                      a.cache.latent_row_bytes;
+      const unsigned char* row =
+          a.cache.latent + (int64_t{pages[position / kPageTokens]} * kPageTokens + position % kPageTokens) *
+                               a.cache.latent_row_bytes;
       latents[s * width + j] = latent_at(a.cache, row, j);
     }
     __syncthreads();

@@ -1,5 +1,5 @@
-// The cache's writer, and index queries: norms, RoPE, Hadamard and quantisation of a token's vectors. Bound by
-// the launch: a token's rows are 656 + 132 bytes.
+// The cache's writer, and index queries: norms, RoPE, Hadamard and quantisation of a token's vectors. Bound
+// by the launch: a token's rows are 656 + 132 bytes.
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/reduce.cuh"
 
@@ -41,7 +41,8 @@ __device__ float block_scale(const float* x, int64_t n, bool power_of_two, float
   return e4m3_scale(block_max(amax, shared), power_of_two);
 }
 
-__device__ void append_latent(const CacheAppendRowsArgs& a, int64_t r, unsigned char* row, float* x, float* shared) {
+__device__ void append_latent(const CacheAppendRowsArgs& a, int64_t r, unsigned char* row, float* x,
+                              float* shared) {
   const int64_t rank = a.cache.rank, half = a.cache.rope / 2;
   const float* raw = a.kv_raw + r * (rank + a.cache.rope);
   float squares = 0;
@@ -77,14 +78,15 @@ __device__ void append_latent(const CacheAppendRowsArgs& a, int64_t r, unsigned 
   }
 }
 
-__device__ void append_index_key(const CacheAppendRowsArgs& a, int64_t r, unsigned char* page, int64_t slot, float* x,
-                                 float* shared) {
+__device__ void append_index_key(const CacheAppendRowsArgs& a, int64_t r, unsigned char* page, int64_t slot,
+                                 float* x, float* shared) {
   const int64_t dim = a.cache.index_dim, half = a.cache.rope / 2;
   const float* raw = a.index_k_raw + r * dim;
   float sum = 0, squares = 0;
   for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) sum += raw[i];
   const float mean = block_sum(sum, shared) / static_cast<float>(dim);
-  for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) squares = fmaf(raw[i] - mean, raw[i] - mean, squares);
+  for (int64_t i = threadIdx.x; i < dim; i += blockDim.x)
+    squares = fmaf(raw[i] - mean, raw[i] - mean, squares);
   const float factor = 1 / sqrtf(block_sum(squares, shared) / static_cast<float>(dim) + a.eps);
   for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
     x[i] = (raw[i] - mean) * factor * a.k_norm_weight[i] + a.k_norm_bias[i];
@@ -109,7 +111,8 @@ __global__ void append_kernel(CacheAppendRowsArgs a) {
   float* key = x + a.cache.rank + a.cache.rope;
   float* shared = key + a.cache.index_dim;
   const int64_t r = blockIdx.x, position = a.step.position[r], slot = position % kPageTokens;
-  const int64_t page = a.step.page_table[int64_t{a.step.sequence[r]} * a.step.page_stride + position / kPageTokens];
+  const int64_t page =
+      a.step.page_table[int64_t{a.step.sequence[r]} * a.step.page_stride + position / kPageTokens];
   append_latent(a, r, a.cache.latent + (page * kPageTokens + slot) * a.cache.latent_row_bytes, x, shared);
   if (a.cache.index_dim == 0) return;
   append_index_key(a, r, a.cache.index + page * a.cache.index_page_bytes, slot, key, shared);

@@ -40,11 +40,11 @@ void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, 
                          static_cast<int>(shared_bytes));
   }
   void* arguments[] = {&args};
-  cudaLaunchKernel(function,
-                   dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
-                        static_cast<unsigned>(grid.z)),
-                   dim3(static_cast<unsigned>(threads)), arguments, static_cast<size_t>(shared_bytes),
-                   static_cast<cudaStream_t>(stream));
+  cudaLaunchKernel(
+      function,
+      dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z)),
+      dim3(static_cast<unsigned>(threads)), arguments, static_cast<size_t>(shared_bytes),
+      static_cast<cudaStream_t>(stream));
 }
 
 }  // namespace dsv::cuda

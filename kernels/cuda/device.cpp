@@ -90,10 +90,11 @@ void check_geometry(const Geometry& g) {
          g.n_routed_experts);
   }
   if (4 * (g.latent_dim() + g.index_head_dim) + 1024 > kShared) {
-    fail(DSV_ERROR_UNSUPPORTED,
-         "the cuda backend has no room for index keys of {} values (index_head_dim) in a GPU's shared memory: "
-         "use the cpu backend",
-         g.index_head_dim);
+    fail(
+        DSV_ERROR_UNSUPPORTED,
+        "the cuda backend has no room for index keys of {} values (index_head_dim) in a GPU's shared memory: "
+        "use the cpu backend",
+        g.index_head_dim);
   }
 }
 
@@ -126,12 +127,9 @@ const Weight* load_weight(Device* handle, const HostMatrix& m) {
   auto* memory = static_cast<unsigned char*>(d.runtime->allocate(layout.bytes(), "weights"));
   d.allocations.push_back(memory);
   auto weight = std::make_unique<CudaWeight>();
-  weight->view = {memory,
-                  m.scale_inv ? reinterpret_cast<const float*>(memory + layout.values) : nullptr,
-                  m.rows,
-                  m.cols,
-                  pitch_of(m),
-                  static_cast<int32_t>(m.scale_inv ? blocks(m.cols) : 0),
+  weight->view = {memory,      m.scale_inv ? reinterpret_cast<const float*>(memory + layout.values) : nullptr,
+                  m.rows,      m.cols,
+                  pitch_of(m), static_cast<int32_t>(m.scale_inv ? blocks(m.cols) : 0),
                   m.dtype};
   const int64_t row_bytes = m.cols * dtype_bytes(m.dtype), pitch = pitch_of(m);
   const auto* data = static_cast<const unsigned char*>(m.data);
@@ -274,7 +272,8 @@ void begin_step(Device* handle, const StepArgs& args) {
     pages.zeros(4 * int64_t{d.layout.page_stride - used});
   });
   pages.finish();
-  launch_angles({rows, d.position, d.inv_freq, g.qk_rope_head_dim / 2, g.rope_mscale, d.cos, d.sin}, d.stream());
+  launch_angles({rows, d.position, d.inv_freq, g.qk_rope_head_dim / 2, g.rope_mscale, d.cos, d.sin},
+                d.stream());
 }
 
 }  // namespace
@@ -283,8 +282,7 @@ Layout::Layout(const DeviceOptions& o) {
   const Geometry& g = *o.geometry;
   const int64_t rows = o.batch_rows, d = g.hidden_size;
   page_stride = (o.max_context + kPageTokens - 1) / kPageTokens;
-  const int32_t most_positions = g.has_indexer() ? g.index_topk : o.max_context;
-  attend_splits = cuda::attend_splits(std::min(most_positions, o.max_context));
+  attend_splits = attend_most_splits(o.max_context);
   const int64_t attend_row =
       4 * g.num_heads * (g.kv_lora_rank + padded(g.kv_lora_rank) + attend_splits * (g.kv_lora_rank + 2));
   const int64_t score_row = 4 * int64_t{page_stride} * kPageTokens;
@@ -341,8 +339,9 @@ int64_t Layout::total() const {
   int64_t sum = 0;
   for (const int64_t bytes : act) sum += bytes;
   return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + selected +
-         n_selected + scores + q_abs + mixed + partial + expert + expert_weight + offset + pair_row + pair_of +
-         tiles + n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
+         n_selected + scores + q_abs + mixed + partial + expert + expert_weight + offset + pair_row +
+         pair_of + tiles + n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv +
+         2 * Upload::kChunk;
 }
 
 CudaDevice::CudaDevice(const DeviceOptions& o)
@@ -412,8 +411,8 @@ void CudaDevice::release() noexcept {
 
 StepView CudaDevice::step(int32_t first) const {
   const int64_t half = geometry.qk_rope_head_dim / 2;
-  return {token + first, position + first, sequence + first, page_table, layout.page_stride,
-          cos + first * half, sin + first * half};
+  return {token + first,      position + first,   sequence + first,  page_table,
+          layout.page_stride, cos + first * half, sin + first * half};
 }
 
 CacheView CudaDevice::cache(int32_t layer) const {

@@ -1,8 +1,8 @@
 // The feed-forward blocks. The dense FFN, the experts and the shared expert are one computation over pairs
 // (row, FFN) sorted by FFN, so that a weight is read once for up to eight rows that need it.
 //
-// Bound at one row of the released model: the bytes of 8 experts, 8 * 3 * 14.7 MB = 352 MB (117 us at 3 TB/s).
-// For many rows: dot.cuh.
+// Bound at one row of the released model: the bytes of 8 experts, 8 * 3 * 14.7 MB = 352 MB (117 us at 3
+// TB/s). For many rows: dot.cuh.
 #include "kernels/cuda/dot.cuh"
 
 namespace dsv::cuda {
@@ -43,8 +43,8 @@ __global__ void group_kernel(GroupArgs a) {
   }
 }
 
-__device__ __forceinline__ bool tile_at(const ExpertTile* tiles, const int32_t* n_tiles, int32_t pairs, int32_t at,
-                                        ExpertTile* out) {
+__device__ __forceinline__ bool tile_at(const ExpertTile* tiles, const int32_t* n_tiles, int32_t pairs,
+                                        int32_t at, ExpertTile* out) {
   if (tiles) {
     if (at >= *n_tiles) return false;
     *out = tiles[at];

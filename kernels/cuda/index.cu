@@ -14,8 +14,8 @@ constexpr int kScoreThreads = kPageTokens * kParts;
 constexpr int kKeyValues = 64;  // of a vector, at a time in shared memory
 constexpr int kHeadTile = 16;   // heads at a time: their products stay in registers
 
-// A block scores one page for one row. Products are summed over the vector in order, terms over the heads of a
-// part in order, then over the parts. Shared: keys [64][kKeyValues + 1] (padded against bank conflicts), a
+// A block scores one page for one row. Products are summed over the vector in order, terms over the heads of
+// a part in order, then over the parts. Shared: keys [64][kKeyValues + 1] (padded against bank conflicts), a
 // tile of queries, sums of the parts.
 __global__ void scores_kernel(IndexScoresArgs a) {
   constexpr int kHeads = kHeadTile / kParts;  // of a thread at a time
@@ -42,7 +42,8 @@ __global__ void scores_kernel(IndexScoresArgs a) {
         const int s = i / n, c = i % n;
         if (begin + s >= visible) continue;
         const int64_t from = s * dim + at + c;
-        keys[s * (kKeyValues + 1) + c] = a.cache.official ? e4m3_to_float(data[from]) : load_f32(data + 4 * from);
+        keys[s * (kKeyValues + 1) + c] =
+            a.cache.official ? e4m3_to_float(data[from]) : load_f32(data + 4 * from);
       }
       for (int i = threadIdx.x; i < kHeadTile * n; i += blockDim.x) {
         const int h = i / n, c = i % n;
@@ -87,8 +88,8 @@ __device__ __forceinline__ uint32_t order_of(float score) {
 }
 
 // A block a row: four rounds fix the k-th largest key a byte at a time, by counting (integer sums: in any
-// order the same); then one pass in order of position writes what is above it and the first of what equals it.
-// Bound: 5 reads of the row from L2 (128K positions: 2.6 MB), and a block's latency in each.
+// order the same); then one pass in order of position writes what is above it and the first of what equals
+// it. Bound: 5 reads of the row from L2 (128K positions: 2.6 MB), and a block's latency in each.
 __global__ void __launch_bounds__(kTopThreads) top_k_kernel(TopKArgs a) {
   auto* bins = reinterpret_cast<int*>(shared_memory());  // [kBins]
   int* found = bins + kBins;                             // the byte, and how many are above it
@@ -134,7 +135,8 @@ __global__ void __launch_bounds__(kTopThreads) top_k_kernel(TopKArgs a) {
     const int32_t i = begin + tid;
     const uint32_t key = i < visible ? order_of(scores[i]) : 0;
     const bool above = i < visible && key > threshold, equal = i < visible && key == threshold;
-    const unsigned above_lanes = __ballot_sync(kAllLanes, above), equal_lanes = __ballot_sync(kAllLanes, equal);
+    const unsigned above_lanes = __ballot_sync(kAllLanes, above),
+                   equal_lanes = __ballot_sync(kAllLanes, equal);
     if (lane == 0) {
       above_of[warp] = __popc(above_lanes);
       equal_of[warp] = __popc(equal_lanes);
@@ -148,11 +150,11 @@ __global__ void __launch_bounds__(kTopThreads) top_k_kernel(TopKArgs a) {
       above_all += above_of[w];
       equal_all += equal_of[w];
     }
-    const int32_t equal_taken_before = (equal_before < wanted ? equal_before : wanted) -
-                                       (equals < wanted ? equals : wanted);
+    const int32_t equal_taken_before =
+        (equal_before < wanted ? equal_before : wanted) - (equals < wanted ? equals : wanted);
     if (above || (equal && equal_before < wanted)) selected[out + above_before + equal_taken_before] = i;
-    const int32_t taken = (equals + equal_all < wanted ? equals + equal_all : wanted) -
-                          (equals < wanted ? equals : wanted);
+    const int32_t taken =
+        (equals + equal_all < wanted ? equals + equal_all : wanted) - (equals < wanted ? equals : wanted);
     out += above_all + taken;
     equals += equal_all;
     __syncthreads();
@@ -163,7 +165,8 @@ __global__ void __launch_bounds__(kTopThreads) top_k_kernel(TopKArgs a) {
 
 void launch_index_scores(const IndexScoresArgs& a, Stream stream) {
   constexpr int64_t kFloats = kPageTokens * (kKeyValues + 1) + kHeadTile * kKeyValues + kParts * kPageTokens;
-  launch(scores_kernel, {(a.longest + kPageTokens - 1) / kPageTokens, a.rows}, kScoreThreads, 4 * kFloats, stream, a);
+  launch(scores_kernel, {(a.longest + kPageTokens - 1) / kPageTokens, a.rows}, kScoreThreads, 4 * kFloats,
+         stream, a);
 }
 void launch_top_k(const TopKArgs& a, Stream stream) {
   launch(top_k_kernel, {a.rows}, kTopThreads, 4 * (kBins + 2 + 2 * kTopWarps), stream, a);

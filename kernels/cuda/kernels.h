@@ -197,13 +197,18 @@ void launch_top_k(const TopKArgs&, Stream);
 
 // A row's positions are cut into at most kMostSplits splits of whole tiles, by their number alone.
 inline constexpr int32_t kAttendTile = 16, kMostSplits = 32;
-inline constexpr int32_t kAttendHeads = 8;  // heads that share a block's latents
-inline constexpr int32_t attend_split(int32_t n) {
+inline constexpr int32_t kAttendHeads = 8;          // heads that share a block's latents
+inline constexpr int32_t attend_split(int32_t n) {  // positions of a split
   const int32_t tiles = (n + kAttendTile - 1) / kAttendTile;
   const int32_t per_split = (tiles + kMostSplits - 1) / kMostSplits;
   return (per_split < 4 ? 4 : per_split) * kAttendTile;
 }
 inline constexpr int32_t attend_splits(int32_t n) { return (n + attend_split(n) - 1) / attend_split(n); }
+// Most that any number up to n has.
+inline constexpr int32_t attend_most_splits(int32_t n) {
+  const int32_t splits = (n + 4 * kAttendTile - 1) / (4 * kAttendTile);
+  return splits < kMostSplits ? splits : kMostSplits;
+}
 
 struct AttendRowsArgs {
   int32_t rows, heads;

@@ -1,9 +1,9 @@
 // Linear layers, and W_k^T q.
 //
 // Bound of linear_kernel for R <= 8 rows: the weight's bytes, read once (o_proj of the released model, 7168 x
-// 16384 FP8, 117 MB: 39 us at 3 TB/s). Inputs come from L1: each lane reads 4 bytes of input a weight byte and
-// row, so from R = 2 on L1's 128 bytes a clock and the conversions, not memory, set the time. More rows take
-// a pass each 8: a tensor-core kernel is what a prefill wants.
+// 16384 FP8, 117 MB: 39 us at 3 TB/s). Inputs come from L1: each lane reads 4 bytes of input a weight byte
+// and row, so from R = 2 on L1's 128 bytes a clock and the conversions, not memory, set the time. More rows
+// take a pass each 8: a tensor-core kernel is what a prefill wants.
 #include "kernels/cuda/dot.cuh"
 
 namespace dsv::cuda {

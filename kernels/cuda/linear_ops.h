@@ -23,7 +23,7 @@ class PackedInput {
   const float* x_;
   int64_t stride_, cols_;
   int32_t rows_;
-  bool filled_[2] = {};                                   // of d.packed
+  bool filled_[2] = {};                                      // of d.packed
   Rounding rounding_[2] = {Rounding::none, Rounding::none};  // what they hold
 };
 

@@ -32,17 +32,20 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
     const StepView step = d.step(first);
     const int64_t score_stride = int64_t{d.layout.page_stride} * kPageTokens;
     if (longest > topk) {
-      launch_index_scores({count, g.index_n_heads, g.index_topk, longest, step, d.cache(args.layer),
-                           reinterpret_cast<const unsigned char*>(d.row_of(Act::index_q, args.index_q, first)),
-                           d.layout.act_row[static_cast<int>(Act::index_q)],
-                           d.row_of(Act::index_weight, args.index_weight, first), d.scores, score_stride},
-                          d.stream());
+      launch_index_scores(
+          {count, g.index_n_heads, g.index_topk, longest, step, d.cache(args.layer),
+           reinterpret_cast<const unsigned char*>(d.row_of(Act::index_q, args.index_q, first)),
+           d.layout.act_row[static_cast<int>(Act::index_q)],
+           d.row_of(Act::index_weight, args.index_weight, first), d.scores, score_stride},
+          d.stream());
     }
-    launch_top_k({count, g.index_topk, step.position, d.scores, score_stride, d.selected, d.n_selected}, d.stream());
+    launch_top_k({count, g.index_topk, step.position, d.scores, score_stride, d.selected, d.n_selected},
+                 d.stream());
     // Entries past n_selected are nobody's: row by row, so that they stay untouched in the host's array.
     d.download(args.n_selected + first, d.n_selected, 4 * int64_t{count});
     for (int32_t r = 0; r < count; ++r) {
-      d.download(args.selected + (first + r) * topk, d.selected + r * topk, 4 * int64_t{args.n_selected[first + r]});
+      d.download(args.selected + (first + r) * topk, d.selected + r * topk,
+                 4 * int64_t{args.n_selected[first + r]});
     }
   });
 }
@@ -64,15 +67,18 @@ void attend(Device* handle, const AttendArgs& args) {
       d.upload(d.n_selected, args.n_selected + first, 4 * int64_t{count});
     }
     const float* q = d.row_of(Act::q, args.q, first);
-    launch_absorb({count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), q, d.official(), d.q_abs},
-                  d.stream());
-    launch_attend({count, g.num_heads, d.step(first), d.cache(args.layer), args.selected ? d.selected : nullptr,
-                   args.selected ? d.n_selected : nullptr, g.index_topk, splits, q, g.qk_head_dim(), d.q_abs,
-                   static_cast<float>(g.softmax_scale), d.partial, d.official(), d.mixed},
-                  d.stream());
-    launch_linear({count, kv_b, d.mixed, g.num_heads * width, d.row_of(Act::heads, args.heads, first), v_dim,
-                   g.v_head_dim, 1, d.official(), g.num_heads, per_head, g.qk_nope_head_dim, g.v_head_dim, width},
-                  d.stream());
+    launch_absorb(
+        {count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), q, d.official(), d.q_abs},
+        d.stream());
+    launch_attend(
+        {count, g.num_heads, d.step(first), d.cache(args.layer), args.selected ? d.selected : nullptr,
+         args.selected ? d.n_selected : nullptr, g.index_topk, splits, q, g.qk_head_dim(), d.q_abs,
+         static_cast<float>(g.softmax_scale), d.partial, d.official(), d.mixed},
+        d.stream());
+    launch_linear(
+        {count, kv_b, d.mixed, g.num_heads * width, d.row_of(Act::heads, args.heads, first), v_dim,
+         g.v_head_dim, 1, d.official(), g.num_heads, per_head, g.qk_nope_head_dim, g.v_head_dim, width},
+        d.stream());
   });
 }
 

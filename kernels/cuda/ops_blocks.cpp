@@ -43,8 +43,8 @@ void add_norm(Device* device, const AddNormArgs& args) {
   const int64_t n = d.geometry.hidden_size;
   float* const x = d.row_of(Act::x, args.x, args.rows.first);
   const float* delta = args.delta ? d.row_of(Act::delta, args.delta, args.rows.first) : nullptr;
-  launch_norm({args.rows.count, n, nullptr, x, n, delta, n, delta ? x : nullptr, cuda_weight(args.weight).vector,
-               static_cast<float>(d.geometry.rms_norm_eps), d.official(),
+  launch_norm({args.rows.count, n, nullptr, x, n, delta, n, delta ? x : nullptr,
+               cuda_weight(args.weight).vector, static_cast<float>(d.geometry.rms_norm_eps), d.official(),
                d.row_of(Act::h, args.h, args.rows.first), n},
               d.stream());
 }
@@ -83,8 +83,9 @@ void attn_q(Device* device, const AttnQArgs& args) {
     PackedInput in(d, d.row_of(input, g.q_lora_rank > 0 ? args.q_latent : args.h, first), cols, cols, count);
     float* const q = d.row_of(Act::q, args.q, first);
     in.linear(args.weights->q_b, q, q_dim);
-    launch_rope_query({count, g.num_heads, g.qk_head_dim(), g.qk_rope_head_dim, step.cos, step.sin, d.official(), q},
-                      d.stream());
+    launch_rope_query(
+        {count, g.num_heads, g.qk_head_dim(), g.qk_rope_head_dim, step.cos, step.sin, d.official(), q},
+        d.stream());
     if (!g.has_indexer()) return;
     in.linear(args.weights->wq_b, d.wide, index_dim);
     launch_index_query({count, g.index_n_heads, g.index_head_dim, g.qk_rope_head_dim, d.wide, step.cos,
@@ -111,11 +112,12 @@ void mtp_in(Device* handle, const MtpInArgs& args) {
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     float *const embedded = d.wide, *const hidden = d.wide + n;  // halves of rows of 2 D values
     d.upload(d.next_token, args.next_token + first, 4 * int64_t{count});
-    launch_embed({count, cuda_weight(args.weights->embed).view, d.next_token, d.position + first, embedded, 2 * n},
-                 d.stream());
+    launch_embed(
+        {count, cuda_weight(args.weights->embed).view, d.next_token, d.position + first, embedded, 2 * n},
+        d.stream());
     const auto norm = [&](const float* x, int64_t stride, const Weight* weight, float* out) {
-      launch_norm({count, n, nullptr, x, stride, nullptr, 0, nullptr, cuda_weight(weight).vector, eps, false, out,
-                   2 * n},
+      launch_norm({count, n, nullptr, x, stride, nullptr, 0, nullptr, cuda_weight(weight).vector, eps, false,
+                   out, 2 * n},
                   d.stream());
     };
     norm(embedded, 2 * n, args.weights->enorm, embedded);
@@ -131,10 +133,11 @@ void logits(Device* handle, const LogitsArgs& args) {
   const int64_t n = d.geometry.hidden_size, vocab = d.geometry.vocab_size;
   for_tiles({0, args.count}, d.tile.logits, [&](int32_t first, int32_t count) {
     d.upload(d.row, args.row + first, 4 * int64_t{count});
-    launch_norm({count, n, d.row, d.row_of(Act::x, args.x, 0), n,
-                 args.delta ? d.row_of(Act::delta, args.delta, 0) : nullptr, n, nullptr,
-                 cuda_weight(args.norm).vector, static_cast<float>(d.geometry.rms_norm_eps), d.official(), d.wide, n},
-                d.stream());
+    launch_norm(
+        {count, n, d.row, d.row_of(Act::x, args.x, 0), n,
+         args.delta ? d.row_of(Act::delta, args.delta, 0) : nullptr, n, nullptr,
+         cuda_weight(args.norm).vector, static_cast<float>(d.geometry.rms_norm_eps), d.official(), d.wide, n},
+        d.stream());
     PackedInput normed(d, d.wide, n, n, count);
     normed.linear(args.head, d.logits, vocab);
     d.download(args.logits + first * vocab, d.logits, 4 * count * vocab);

@@ -1,7 +1,7 @@
 // Router and feed-forward blocks.
 //
-// `expert` and `weight` are host arrays: the router ends with a download and the experts begin with an upload,
-// as the op table asks.
+// `expert` and `weight` are host arrays: the router ends with a download and the experts begin with an
+// upload, as the op table asks.
 #include <algorithm>
 #include <vector>
 
@@ -44,13 +44,14 @@ struct Pairs {
 };
 
 // y[p] = down(silu(gate h) * up h) for every pair.
-void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h, int64_t inner,
-             float* y) {
+void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h,
+             int64_t inner, float* y) {
   const ExpertTile* tiles = pairs.grouped ? d.tiles : nullptr;
   const int64_t dim = d.geometry.hidden_size;
-  launch_swiglu({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pairs.grouped ? d.pair_row : nullptr,
-                 h.pair(table.fp8_in, table.other_in), dim, inner, d.inner},
-                d.stream());
+  launch_swiglu(
+      {pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pairs.grouped ? d.pair_row : nullptr,
+       h.pair(table.fp8_in, table.other_in), dim, inner, d.inner},
+      d.stream());
   const auto pack = [&](Rounding rounding, float* out) {
     launch_pack({pairs.count, inner, d.inner, inner, rounding, d.geometry.ue8m0_scales, out}, d.stream());
     return out;
@@ -96,13 +97,15 @@ void experts(Device* handle, const ExpertsArgs& args) {
     d.upload(d.expert_weight, args.weight + first * k, 4 * count * k);
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     if (w.shared.gate) {  // first, because the two use the same scratch
-      run_ffn(d, table_of(d, &w.shared, &w.shared, 1), one_for_each(count), h, g.shared_intermediate_size(), d.shared);
+      run_ffn(d, table_of(d, &w.shared, &w.shared, 1), one_for_each(count), h, g.shared_intermediate_size(),
+              d.shared);
     }
     const auto pairs = static_cast<int32_t>(count * k);
     launch_group({count, g.num_experts_per_tok, g.n_routed_experts, d.expert, d.offset, d.pair_row, d.pair_of,
                   d.tiles, d.n_tiles},
                  d.stream());
-    run_ffn(d, routed, {true, pairs, most_tiles(pairs, g.n_routed_experts)}, h, g.moe_intermediate_size, d.outer);
+    run_ffn(d, routed, {true, pairs, most_tiles(pairs, g.n_routed_experts)}, h, g.moe_intermediate_size,
+            d.outer);
     launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of, d.expert_weight,
                         w.shared.gate ? d.shared : nullptr, d.row_of(Act::delta, args.delta, first)},
                        d.stream());

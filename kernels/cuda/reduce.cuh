@@ -28,7 +28,11 @@ __device__ __forceinline__ float block_reduce(float value, float* shared) {
   for (unsigned w = 1; w < blockDim.x / kWarp; ++w) all = kSum ? all + shared[w] : fmaxf(all, shared[w]);
   return all;
 }
-__device__ __forceinline__ float block_sum(float value, float* shared) { return block_reduce<true>(value, shared); }
-__device__ __forceinline__ float block_max(float value, float* shared) { return block_reduce<false>(value, shared); }
+__device__ __forceinline__ float block_sum(float value, float* shared) {
+  return block_reduce<true>(value, shared);
+}
+__device__ __forceinline__ float block_max(float value, float* shared) {
+  return block_reduce<false>(value, shared);
+}
 
 }  // namespace dsv::cuda

@@ -90,7 +90,9 @@ __global__ void rope_query_kernel(RopeQueryArgs a) {
 }
 
 // Threads of a block that handles a row of n values.
-int threads_for(int64_t n) { return n >= kThreads ? kThreads : static_cast<int>((n + kWarp - 1) / kWarp * kWarp); }
+int threads_for(int64_t n) {
+  return n >= kThreads ? kThreads : static_cast<int>((n + kWarp - 1) / kWarp * kWarp);
+}
 int64_t blocks_for(int64_t threads) { return (threads + kThreads - 1) / kThreads; }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// All that the backend's host code asks of a GPU, so that it can run without one: runtime_cuda.cpp is the CUDA
-// runtime, emulation/runtime.cpp the host's memory. Every function that can fail throws dsv::Error with a
-// sentence that names the remedy; after a fault of the device (a kernel's bad access, a lost card) every
+// All that the backend's host code asks of a GPU, so that it can run without one: runtime_cuda.cpp is the
+// CUDA runtime, emulation/runtime.cpp the host's memory. Every function that can fail throws dsv::Error with
+// a sentence that names the remedy; after a fault of the device (a kernel's bad access, a lost card) every
 // later call throws DSV_ERROR_DEVICE_LOST. Not thread-safe, except that Runtimes are independent.
 #pragma once
 
@@ -27,7 +27,6 @@ class Runtime {
   // Enqueued; `host` is pinned and stays untouched until the copy is done.
   virtual void copy_in(void* device, const void* host, int64_t bytes) = 0;
   virtual void copy_out(void* host, const void* device, int64_t bytes) = 0;
-  virtual void set(void* device, int value, int64_t bytes) = 0;
 
   // Two marks, 0 and 1: mark() notes how far the stream's work is; wait() returns when it has come there.
   virtual void mark(int which) = 0;
@@ -35,7 +34,8 @@ class Runtime {
   virtual void synchronize() = 0;
 };
 
-// `device`: a number as text; null or "" is the first.
+// `device`: a number as text; null or "" is the first. check_device throws what open_runtime would.
 std::unique_ptr<Runtime> open_runtime(const char* device);
+void check_device(const char* device);
 
 }  // namespace dsv::cuda

@@ -1,5 +1,6 @@
-// One list of cases, run on every CPU target and on the emulated CUDA backend, and judged by the fp64
-// reference: in the same precision, which finds errors of the kernels, and `official` against `exact`, which finds wrong ideas of what is computed.
+// One list of cases, run on every target (tests/kernels/targets.h) and judged by the fp64 reference: in the
+// same precision, which finds errors of the kernels, and `official` against `exact`, which finds wrong ideas
+// of what is computed.
 //
 // In the same precision there are two limits, as the formats give them. `tight`: both sides sum the same
 // products in another order; a sum of K products of about equal size carries an fp32 error of about sqrt(K) *
@@ -13,10 +14,9 @@
 #include <cmath>
 #include <cstring>
 #include <set>
-#include <sstream>
 
-#include "kernels/cuda/device.h"
 #include "kernels/reference/formats.h"
+#include "tests/kernels/targets.h"
 #include "tests/kernels/world.h"
 
 namespace dsv::test {
@@ -40,23 +40,6 @@ double sum_error(int64_t products) { return 8 * std::sqrt(static_cast<double>(pr
 // A result of a linear over n values of which a few are off by a step: each is one of n products of about
 // equal size. 4: some are larger than others.
 double step_in_sum(double step, int64_t n) { return 4 * step / std::sqrt(static_cast<double>(n)); }
-
-// A table and how to open it. The CUDA kernels run on the CPU here, their threads in ascending or descending
-// order: results must not depend on it.
-struct Target {
-  const OpTable& ops;
-  std::string name;
-  bool threaded;  // takes a number of threads
-};
-
-std::vector<Target> targets() {
-  std::istringstream list(cpu_targets());
-  std::vector<Target> out;
-  for (std::string name; list >> name;) out.push_back({cpu_ops(), name, true});
-  EXPECT_FALSE(out.empty());
-  out.push_back({cuda_ops(), "ascending", false});
-  return out;
-}
 
 void compare(const std::vector<float>& got, const std::vector<float>& expected, int64_t width,
              const Limit& limit) {
@@ -198,6 +181,9 @@ const World& world_of(const Setup& setup) {
 class Conformance : public testing::TestWithParam<Setup> {
  protected:
   Conformance() : world_(world_of(GetParam())), g_(world_.g) {}
+  void SetUp() override {
+    if (const std::string why = why_no_cuda(); !why.empty()) GTEST_SKIP() << why;
+  }
   bool official() const { return world_.setup.precision == Precision::official; }
   bool fp8() const { return official() && world_.setup.dtype == Dtype::f8_e4m3; }
 
@@ -207,8 +193,8 @@ class Conformance : public testing::TestWithParam<Setup> {
     Rig reference(world_, reference_ops(), nullptr, 1);
     const Result expected = reference.run(op, world_.all());
     for (const Target& target : targets()) {
-      SCOPED_TRACE(std::string(target.ops.name) + " " + target.name);
-      Rig rig(world_, target.ops, target.name.c_str(), 1);
+      SCOPED_TRACE(std::string(target.ops->name) + " " + target.name);
+      Rig rig(world_, *target.ops, target.name.c_str(), 1);
       const Result got = rig.run(op, world_.all());
       check(got, expected);
       if (HasFatalFailure()) return;
@@ -220,12 +206,12 @@ class Conformance : public testing::TestWithParam<Setup> {
     const int32_t rows = world_.setup.rows;
     for (const int32_t threads : {2, 3}) {
       if (!target.threaded) break;
-      Rig other(world_, target.ops, target.name.c_str(), threads);
+      Rig other(world_, *target.ops, target.name.c_str(), threads);
       expect_same(other.run(op, world_.all()), whole, threads == 2 ? "2 threads" : "3 threads");
     }
-    if (!target.threaded) {
-      Rig other(world_, target.ops, "descending", 1);
-      expect_same(other.run(op, world_.all()), whole, "in descending order of threads");
+    if (!target.other.empty()) {
+      Rig other(world_, *target.ops, target.other.c_str(), 1);
+      expect_same(other.run(op, world_.all()), whole, target.other.c_str());
     }
     RowSet pieces = world_.all();
     pieces.ranges.clear();
@@ -434,8 +420,8 @@ TEST_P(Conformance, OfficialIsNearExact) {
     Rig exact(world_, reference_ops(), nullptr, 1, Precision::exact);
     const Result expected = exact.run(op, world_.all());
     for (const Target& target : targets()) {
-      SCOPED_TRACE(std::string(target.ops.name) + " " + target.name);
-      Rig rig(world_, target.ops, target.name.c_str(), 1);
+      SCOPED_TRACE(std::string(target.ops->name) + " " + target.name);
+      Rig rig(world_, *target.ops, target.name.c_str(), 1);
       compare(rig.run(op, world_.all()).act.at(act), expected.act.at(act), world_.width(act), limit);
     }
   }

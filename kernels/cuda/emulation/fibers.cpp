@@ -1,10 +1,10 @@
+#include <ucontext.h>
+
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <vector>
-
-#include <ucontext.h>
 
 #include "kernels/cuda/cuda.h"
 
@@ -14,7 +14,7 @@
 
 namespace dsv::cuda::emulation {
 
-thread_local unsigned char* block_memory = nullptr;
+unsigned char* block_memory = nullptr;
 
 namespace {
 
@@ -23,8 +23,8 @@ constexpr int64_t kGuard = 64;
 constexpr unsigned char kGuardByte = 0xA5, kPoison = 0xFF;
 
 [[noreturn]] void die(const char* what) {
-  std::fprintf(stderr, "emulation: %s (block %u %u %u, thread %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z,
-               threadIdx.x);
+  std::fprintf(stderr, "emulation: %s (block %u %u %u, thread %u)\n", what, blockIdx.x, blockIdx.y,
+               blockIdx.z, threadIdx.x);
   std::abort();
 }
 
@@ -56,7 +56,7 @@ struct Scheduler {
   void yield(Fiber::State state);
   bool release_warp(unsigned warp);
 };
-thread_local Scheduler scheduler;
+Scheduler scheduler;
 
 void before_switch([[maybe_unused]] void** keep, [[maybe_unused]] const void* stack,
                    [[maybe_unused]] size_t size) {
@@ -192,7 +192,7 @@ void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<
   s.threads = threads;
   // A block of its own, so that AddressSanitizer sees its bounds; the guard is for other builds.
   const auto bytes = static_cast<size_t>(shared_bytes + kGuard);
-  unsigned char* shared = static_cast<unsigned char*>(::operator new(bytes, std::align_val_t{16}));
+  unsigned char* shared = static_cast<unsigned char*>(::operator new (bytes, std::align_val_t{16}));
   block_memory = shared;
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   for (uint64_t n = 0; n < blocks; ++n) {
@@ -206,7 +206,7 @@ void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<
       if (shared[shared_bytes + i] != kGuardByte) die("something wrote after the block's shared memory");
     }
   }
-  ::operator delete(shared, std::align_val_t{16});
+  ::operator delete (shared, std::align_val_t{16});
 }
 
 }  // namespace dsv::cuda::emulation

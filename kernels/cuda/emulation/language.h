@@ -27,8 +27,9 @@ struct alignas(16) float4 {
 
 namespace dsv::cuda::emulation {
 
-inline thread_local Dim3 grid_dim, block_dim, block_index, thread_index;
-extern thread_local unsigned char* block_memory;  // the running block's shared memory
+// Plain globals, because they are read at every turn: one thread at a time runs emulated kernels.
+inline Dim3 grid_dim, block_dim, block_index, thread_index;
+extern unsigned char* block_memory;  // the running block's shared memory
 
 void block_barrier();
 // Waits for every lane of `mask`, which must all come to the same call; returns the 32 values they brought.

@@ -32,7 +32,7 @@ class EmulatedRuntime final : public Runtime {
   void* allocate(int64_t bytes, const char* what) override {
     if (bytes <= 0) fail(DSV_ERROR_INTERNAL, "{} bytes were asked for {}", bytes, what);
     auto* memory = static_cast<unsigned char*>(
-        ::operator new(static_cast<size_t>(bytes + 2 * kGuard), std::align_val_t{kGuard}));
+        ::operator new (static_cast<size_t>(bytes + 2 * kGuard), std::align_val_t{kGuard}));
     std::memset(memory, kGuardByte, kGuard);
     std::memset(memory + kGuard, kPoison, static_cast<size_t>(bytes));
     std::memset(memory + kGuard + bytes, kGuardByte, kGuard);
@@ -50,7 +50,7 @@ class EmulatedRuntime final : public Runtime {
       if (at[found->second + i] != kGuardByte) die("something wrote after a block of device memory");
     }
     blocks_.erase(found);
-    ::operator delete(at - kGuard, std::align_val_t{kGuard});
+    ::operator delete (at - kGuard, std::align_val_t{kGuard});
   }
   void free_pinned(void* host) noexcept override { free(host); }
 
@@ -63,10 +63,6 @@ class EmulatedRuntime final : public Runtime {
     check(device, bytes);
     check(host, bytes);
     std::memcpy(host, device, static_cast<size_t>(bytes));
-  }
-  void set(void* device, int value, int64_t bytes) override {
-    check(device, bytes);
-    std::memset(device, value, static_cast<size_t>(bytes));
   }
   void mark(int) override {}
   void wait(int) override {}
@@ -95,5 +91,6 @@ class EmulatedRuntime final : public Runtime {
 std::unique_ptr<Runtime> open_runtime(const char* device) {
   return std::make_unique<EmulatedRuntime>(device && std::strcmp(device, "descending") == 0);
 }
+void check_device(const char*) {}
 
 }  // namespace dsv::cuda

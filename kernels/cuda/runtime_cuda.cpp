@@ -1,0 +1,176 @@
+// runtime.h by the CUDA runtime, which is linked in, so that only the driver is needed. Every failure becomes
+// a sentence here.
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "base/error.h"
+#include "kernels/cuda/runtime.h"
+
+namespace dsv::cuda {
+namespace {
+
+constexpr const char* kOrCpu = "or use the cpu backend";
+
+std::string version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
+
+// The device's number. Throws if there is none that can be used.
+int find_device(const char* text, cudaDeviceProp* properties) {
+  int driver = 0, count = 0;
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) {
+    fail(DSV_ERROR_UNSUPPORTED,
+         "there is no NVIDIA driver on this machine, which the cuda backend needs: install one for CUDA {} "
+         "or newer, {}",
+         version(CUDART_VERSION), kOrCpu);
+  }
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorInsufficientDriver) {
+    fail(DSV_ERROR_UNSUPPORTED,
+         "this machine's NVIDIA driver is for CUDA {} and the cuda backend needs {}: update it, {}",
+         version(driver), version(CUDART_VERSION), kOrCpu);
+  }
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    fail(DSV_ERROR_UNSUPPORTED,
+         "the NVIDIA driver shows no GPU: see what nvidia-smi says and what CUDA_VISIBLE_DEVICES hides, {}",
+         kOrCpu);
+  }
+  if (error != cudaSuccess) {
+    fail(DSV_ERROR_UNSUPPORTED, "the NVIDIA driver does not start ({}): see what nvidia-smi says, {}",
+         cudaGetErrorString(error), kOrCpu);
+  }
+  char* end = nullptr;
+  const bool given = text && *text != '\0';
+  const long number = given ? std::strtol(text, &end, 10) : 0;
+  if (given && (*end != '\0' || *text < '0' || *text > '9')) {
+    fail(DSV_ERROR_INVALID_ARGUMENT, "\"cuda:{}\" names no GPU: give \"cuda:\" and a number, from 0 to {}",
+         text, count - 1);
+  }
+  if (number >= count) {
+    fail(DSV_ERROR_INVALID_ARGUMENT, "there is no GPU {}: this machine shows {}, numbered from 0", number,
+         count);
+  }
+  const int device = static_cast<int>(number);
+  if (cudaGetDeviceProperties(properties, device) != cudaSuccess) {
+    fail(DSV_ERROR_UNSUPPORTED, "GPU {} does not answer: see what nvidia-smi says, {}", device, kOrCpu);
+  }
+  if (properties->major < 8) {
+    fail(DSV_ERROR_UNSUPPORTED,
+         "GPU {} ({}) has compute capability {}.{} and the cuda backend needs 8.0 (Ampere) or newer: take "
+         "another, {}",
+         device, properties->name, properties->major, properties->minor, kOrCpu);
+  }
+  return device;
+}
+
+class CudaRuntime final : public Runtime {
+ public:
+  explicit CudaRuntime(const char* text) {
+    cudaDeviceProp properties;
+    device_ = find_device(text, &properties);
+    description_ = fmt::format("{}, sm_{}{}", properties.name, properties.major, properties.minor);
+    try {
+      check(cudaSetDevice(device_));
+      check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+      for (cudaEvent_t& mark : marks_) check(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
+    } catch (...) {
+      release();
+      throw;
+    }
+  }
+  ~CudaRuntime() override { release(); }
+
+  const char* description() const override { return description_.c_str(); }
+  // The calling thread may have another device chosen: its own, or another model's.
+  Stream stream() const override {
+    cudaSetDevice(device_);
+    return stream_;
+  }
+
+  void* allocate(int64_t bytes, const char* what) override {
+    void* memory = nullptr;
+    check(cudaSetDevice(device_));
+    const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+      size_t free_bytes = 0, total = 0;
+      cudaGetLastError();
+      cudaMemGetInfo(&free_bytes, &total);
+      fail(DSV_ERROR_OUT_OF_MEMORY,
+           "GPU {} has {} of its {} bytes free, and {} needs {}: lower context_tokens, batch_rows or "
+           "kv_budget_bytes, "
+           "take a smaller model, {}",
+           device_, free_bytes, total, what, bytes, kOrCpu);
+    }
+    check(error);
+    return memory;
+  }
+  void* allocate_pinned(int64_t bytes, const char* what) override {
+    void* memory = nullptr;
+    check(cudaSetDevice(device_));
+    const cudaError_t error = cudaMallocHost(&memory, static_cast<size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      fail(DSV_ERROR_OUT_OF_MEMORY,
+           "there is no host memory that can be pinned for {} ({} bytes): raise the limit of "
+           "locked memory, or close other programs",
+           what, bytes);
+    }
+    check(error);
+    return memory;
+  }
+  void free(void* device) noexcept override { cudaFree(device); }
+  void free_pinned(void* host) noexcept override { cudaFreeHost(host); }
+
+  void copy_in(void* device, const void* host, int64_t bytes) override {
+    check_launches();
+    check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_));
+  }
+  void copy_out(void* host, const void* device, int64_t bytes) override {
+    check_launches();
+    check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_));
+  }
+  void mark(int which) override { check(cudaEventRecord(marks_[which], stream_)); }
+  void wait(int which) override { check(cudaEventSynchronize(marks_[which])); }
+  void synchronize() override {
+    check_launches();
+    check(cudaStreamSynchronize(stream_));
+  }
+
+ private:
+  // What launches since the last check have left.
+  void check_launches() {
+    check(cudaSetDevice(device_));
+    check(cudaGetLastError());
+  }
+  void check(cudaError_t error) const {
+    if (error == cudaSuccess) return;
+    fail(DSV_ERROR_DEVICE_LOST,
+         "GPU {} failed ({}: {}): what it held is lost; destroy the model and load it again, here or on the "
+         "cpu "
+         "backend, and give the sessions' tokens to new ones",
+         device_, cudaGetErrorName(error), cudaGetErrorString(error));
+  }
+  void release() noexcept {
+    for (cudaEvent_t mark : marks_) {
+      if (mark) cudaEventDestroy(mark);
+    }
+    if (stream_) cudaStreamDestroy(stream_);
+  }
+
+  int device_ = 0;
+  std::string description_;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t marks_[2] = {};
+};
+
+}  // namespace
+
+std::unique_ptr<Runtime> open_runtime(const char* device) { return std::make_unique<CudaRuntime>(device); }
+
+void check_device(const char* device) {
+  cudaDeviceProp properties;
+  find_device(device, &properties);
+}
+
+}  // namespace dsv::cuda
