@@ -151,7 +151,7 @@ gpu_step() {
 
 gpu_test() {
   local bin=build/release/bin folder checkpoint
-  if ! nvidia-smi -L; then
+  if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L; then
     skip 'no NVIDIA GPU answers here, so the cuda backend is neither tested nor measured'
     return
   fi
