@@ -87,7 +87,7 @@ class Model {
     device_.reset(ops.open(options));
     LoadMonitor monitor;
     weights_ = checkpoint_->load(ops, device_.get(), monitor);
-    forward_ = std::make_unique<Forward>(ops, device_.get(), checkpoint_->config().geometry, weights_,
+    forward_ = std::make_unique<Forward>(host_, ops, device_.get(), checkpoint_->config().geometry, weights_,
                                          options.batch_rows, options.batch_rows);
   }
 
@@ -206,7 +206,8 @@ class Fixtures : public testing::TestWithParam<const char*> {
   // Emulation is slow, and the conformance test tries the ways op by op.
   static Logits run_some_ways(Model& model, const Fixture& fixture, const char* what) {
     const Logits whole = model.run({fixture.length()});
-    EXPECT_EQ(model.run({fixture.prefill, 3}, Model::Companion::beside), whole) << what << ": beside another sequence";
+    EXPECT_EQ(model.run({fixture.prefill, 3}, Model::Companion::beside), whole)
+        << what << ": beside another sequence";
     return whole;
   }
 };
