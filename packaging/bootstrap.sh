@@ -149,6 +149,11 @@ gpu_step() {
   if "$@"; then passed=$((passed + 1)); else printf 'FAILED: %s\n' "$name"; failed=$((failed + 1)); fi
 }
 
+# on_gpu COMMAND...: runs a device test, which must not have been skipped.
+on_gpu() {
+  "$@" | tee build/release/gpu.log && ! grep -q SKIPPED build/release/gpu.log
+}
+
 gpu_test() {
   local bin=build/release/bin folder checkpoint
   if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L; then
@@ -163,7 +168,8 @@ gpu_test() {
     die "to build here install nvcc 13.0 and: ${packages[*]}; or carry build/release from a machine that has them"
   fi
   export DSV_FIXTURES=$PWD/tests/model/fixtures
-  gpu_step 'conformance and fixtures on the GPU' "$bin/cuda_device_test" --gtest_brief=1 --gtest_filter='Cases/*:*Cuda*'
+  gpu_step 'conformance and fixtures on the GPU' \
+    on_gpu "$bin/cuda_device_test" --gtest_filter='Cases/*:*Cuda*'
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
       gpu_step "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 1 "$bin/cuda_device_test" \

@@ -22,7 +22,7 @@ std::string why_no_cuda() {
   }
 }
 
-Target cuda_target() { return {cuda_library().ops, "0", false, "0"}; }
+Target cuda_target() { return {cuda_library().ops, "0", false, false, "0"}; }
 
 std::vector<Target> targets() { return {cuda_target()}; }
 
@@ -30,12 +30,12 @@ std::vector<Target> targets() { return {cuda_target()}; }
 
 std::string why_no_cuda() { return ""; }
 
-Target cuda_target() { return {&cuda_ops(), "ascending", false, "descending"}; }
+Target cuda_target() { return {&cuda_ops(), "ascending", false, true, "descending"}; }
 
 std::vector<Target> targets() {
   std::istringstream list(cpu_targets());
   std::vector<Target> out;
-  for (std::string name; list >> name;) out.push_back({&cpu_ops(), name, true, ""});
+  for (std::string name; list >> name;) out.push_back({&cpu_ops(), name, true, false, ""});
   out.push_back(cuda_target());
   return out;
 }

@@ -14,8 +14,18 @@ struct Target {
   const OpTable* ops;
   std::string name;
   bool threaded = false;  // takes a number of threads
-  std::string other;      // another way to run it, or the same again, that must give the same bits; or ""
+  bool emulated = false;
+  std::string other;  // another way to run it, or the same again, that must give the same bits; or ""
 };
+
+// Under a sanitizer emulation takes minutes for what is seconds otherwise: then small cases stand for all.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+inline constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+inline constexpr bool kSanitized = false;
+#endif
 
 // Why there is no CUDA target here; "" if there is one.
 std::string why_no_cuda();

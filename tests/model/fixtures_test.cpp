@@ -203,6 +203,13 @@ class Fixtures : public testing::TestWithParam<const char*> {
     expect_close(run_all_ways(model, fixture, what, Model::Head::draft), fixture.draft, what);
   }
 
+  static std::string why_not_cuda(const std::string& fixture) {
+    const std::string why = test::why_no_cuda();
+    const bool too_slow =
+        why.empty() && test::kSanitized && test::cuda_target().emulated && fixture != "v32_fp8";
+    return too_slow ? "emulation under a sanitizer takes minutes: v32_fp8 stands for all" : why;
+  }
+
   // Emulation is slow, and the conformance test tries the ways op by op.
   static Logits run_some_ways(Model& model, const Fixture& fixture, const char* what) {
     const Logits whole = model.run({fixture.length()});
@@ -250,7 +257,7 @@ TEST_P(Fixtures, CpuAgreesWithTransformers) {
 }
 
 TEST_P(Fixtures, CudaAgreesWithTransformers) {
-  if (const std::string why = test::why_no_cuda(); !why.empty()) GTEST_SKIP() << why;
+  if (const std::string why = why_not_cuda(GetParam()); !why.empty()) GTEST_SKIP() << why;
   const Fixture fixture(GetParam());
   const test::Target cuda = test::cuda_target();
   Model model(fixture, *cuda.ops, cuda.name.c_str(), Precision::exact);
@@ -268,7 +275,7 @@ TEST_P(Fixtures, CpuOfficialAgreesWithReference) {
 }
 
 TEST_P(Fixtures, CudaOfficialAgreesWithReference) {
-  if (const std::string why = test::why_no_cuda(); !why.empty()) GTEST_SKIP() << why;
+  if (const std::string why = why_not_cuda(GetParam()); !why.empty()) GTEST_SKIP() << why;
   const Fixture fixture(GetParam());
   const OfficialJudge judge(fixture);
   if (!judge.possible()) return;
