@@ -21,7 +21,8 @@ CALLS = "<｜DSML｜function_calls>"
 
 def load(folder, device):
     """model.py with the weights of an exported checkpoint."""
-    c = Config()
+    stated = json.load(open(folder + "/config.json"))
+    c = Config(vocab=stated["vocab_size"], itop=stated["index_topk"])
     index = json.load(open(folder + "/model.safetensors.index.json"))["weight_map"]
     stored = {}
     for file in sorted(set(index.values())):
@@ -52,11 +53,12 @@ def load(folder, device):
 
 
 class Runner:
-    """Greedy generation with a cache, for batches of prompts. k: index_topk, 0 for dense attention."""
+    """Greedy generation with a cache, for batches of prompts. k: index_topk, 0 for dense attention.
+    forced: per layer the selected tokens [B, T, k] of a whole text, in the place of the indexer's own choice."""
 
     def __init__(s, folder, device, k=64, kvq=False):
         s.m, s.tokens, s.k, s.kvq = load(folder, device), packing.Tokens(folder + "/tokenizer.json"), k, kvq
-        s.c, s.dev = s.m.c, s.m.embed.device
+        s.c, s.dev, s.forced = s.m.c, s.m.embed.device, None
 
     def all_logits(s, ids):
         B, L = ids.shape
@@ -91,7 +93,8 @@ class Runner:
             valid = ar[None, None, :] <= pos[:, sl, None]
             if s.k and s.k < Lk:
                 I = at.indexer.score(qi[:, :, sl], KI[:, :Lk], w[:, sl]).masked_fill(~valid, -1e30)
-                valid = torch.zeros_like(valid).scatter_(-1, I.topk(s.k, -1).indices, True) & valid
+                chosen = s.forced[i][:, sl] if s.forced else I.topk(s.k, -1).indices
+                valid = torch.zeros_like(valid).scatter_(-1, chosen, True) & valid
             sc = (q[:, :, sl] @ K[:, :, :Lk].transpose(-1, -2)).float() * at.scale
             p = torch.softmax(sc.masked_fill(~valid[:, None], -1e30), -1)
             outs.append(p.to(v.dtype) @ V[:, :, :Lk])

@@ -1,7 +1,7 @@
 """Writes the evaluation suites (SUITES.md): held-out values, wordings and tools, from fixed seeds.
 
 python suites.py DIR [--n 200]             one FILE.jsonl per group in DIR, and all.jsonl
-python suites.py --quick FILE.jsonl        the small set of the test command
+python suites.py --quick FILE.jsonl        the small set of the test command (tests/nano/quick.jsonl)
 """
 
 import argparse
@@ -256,16 +256,13 @@ def write(path, rows):
     print(path, len(rows), "cases", os.path.getsize(path), "bytes")
 
 
-def quick(tokens, each=6):
-    rows = []
-    for name, build in plain_suites().items():
-        rows += generate(name, build, each, seed=77)
-    for name in ("facts", "outside", "persona"):
-        rows += generate(name + "_typos", plain_suites()[name], each, noise=1, seed=77)
-    for name, build in long_suites(tokens).items():
-        if name in ("retrieval_512", "retrieval_1024", "retrieval_2048"):
-            rows += generate(name, build, each, seed=77)
-    return rows
+QUICK = ("demo_clock", "demo_calculator", "demo_list", "demo_read", "demo_find", "demo_answer", "identity", "facts", "multi_turn",
+         "persona", "known_tools", "no_call", "results", "sums_direct", "outside", "retrieval_512")  # fmt: skip
+
+
+def quick(tokens, each=10):
+    builders = plain_suites() | long_suites(tokens)
+    return [row for name in QUICK for row in generate(name, builders[name], each, seed=77)]
 
 
 if __name__ == "__main__":

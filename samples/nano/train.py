@@ -264,14 +264,11 @@ class Trainer:
             p.update(stage=p["stage"] + 1, spent=0.0, step_in_stage=0)
             save(self.o.out, self.model, p)
         p["slice"] += 1
+        p["finished"] = finished and p["stage"] == len(STAGES)
         save(self.o.out, self.model, p)
         self.log.close()
         curves.draw(self.o.out)
-        print(
-            "finished" if finished and p["stage"] == len(STAGES) else "stopped; run again to go on",
-            f"({time.time() - START:.0f} s)",
-            flush=True,
-        )
+        print("finished" if p["finished"] else "stopped; run again to go on", f"({time.time() - START:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -499,6 +499,10 @@ SMALL = [
         ],
     ),
     (
+        ["Can you help me?", "Could you help me?", "I need help.", "Please help me.", "Will you help me?", "I need some help.", "Help me."],
+        ["Of course. What do you need?", "Yes! What would you like to know?", "Gladly. What can I do for you?"],
+    ),
+    (
         ["What can you do?", "What can you help me with?", "How can you help me?"],
         [
             "I can talk about Saltmere, use the tools I am given, solve small sums and look things up in your notes.",
