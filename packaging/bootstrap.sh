@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare Debian 12 to a running dsv:  bash packaging/bootstrap.sh demo|test|build|check|gpu-test
 #   demo   build, then chat (on a terminal) or show a chat and a tool loop
-#   test   build and test: release, the ASan + UBSan subset, every fuzzer for 30 s     (20 minutes on 2 cores)
+#   test   build and test: release, an ASan + UBSan subset, every fuzzer for 30 s      (20 minutes on 2 cores)
 #   build  only build
 #   check  clang, all sanitizers over every test, longer fuzzing                       (90 minutes on 2 cores)
 #   gpu-test  build with nvcc, then test and measure the cuda backend on this machine's GPU; no network needed. Where
@@ -209,11 +209,11 @@ case "${1:-}" in
     install_missing "${packages[@]}" "${more_packages[@]}" "${clang_packages[@]}"
     python3 -c 'import torch' 2>/dev/null || skip 'the training smoke run needs PyTorch'
     build release
-    run_ctest release
-    # What touches untrusted input or memory by hand, short of the slow whole-model runs.
-    build asan
-    run_ctest asan -L asan
-    build_fuzzers
+    run_ctest release -j "$jobs"
+    # What touches untrusted input or memory by hand, short of the slow whole-model runs: with clang, ASan and UBSan, in
+    # the build that has the fuzzers.
+    build fuzz
+    run_ctest fuzz -L asan -j "$jobs"
     run_fuzzers 30
     closing_line
     ;;
@@ -222,8 +222,8 @@ case "${1:-}" in
     python3 -c 'import torch' 2>/dev/null || skip 'the training smoke run needs PyTorch'
     for preset in release clang asan tsan; do
       build "$preset"
-      # Once, each binding creates, generates and closes 10,000 times.
-      if [[ $preset == release ]]; then export DSV_CYCLES=10000; else unset DSV_CYCLES; fi
+      # Once, each binding creates, generates and closes 10,000 times, and emulation runs every case.
+      if [[ $preset == release ]]; then export DSV_CYCLES=10000 DSV_EMULATE_ALL=1; else unset DSV_CYCLES DSV_EMULATE_ALL; fi
       run_ctest "$preset"
     done
     run_property_test

@@ -1,5 +1,6 @@
 #include "tests/kernels/targets.h"
 
+#include <cstdlib>
 #include <sstream>
 
 #ifdef DSV_ON_GPU
@@ -10,6 +11,8 @@
 #endif
 
 namespace dsv::test {
+
+bool emulate_all() { return std::getenv("DSV_EMULATE_ALL") != nullptr; }
 
 #ifdef DSV_ON_GPU
 

@@ -18,15 +18,9 @@ struct Target {
   std::string other;  // another way to run it, or the same again, that must give the same bits; or ""
 };
 
-// Under a sanitizer emulation takes minutes for what is seconds otherwise: then small cases stand for all.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-inline constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-inline constexpr bool kSanitized = false;
-#endif
-
+// Emulation takes minutes for what is seconds otherwise, under sanitizers above all: small cases stand for all unless
+// the environment has DSV_EMULATE_ALL.
+bool emulate_all();
 // Why there is no CUDA target here; "" if there is one.
 std::string why_no_cuda();
 // Emulated threads run in ascending order; in the other way in descending order.

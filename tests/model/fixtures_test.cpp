@@ -206,8 +206,8 @@ class Fixtures : public testing::TestWithParam<const char*> {
   static std::string why_not_cuda(const std::string& fixture) {
     const std::string why = test::why_no_cuda();
     const bool too_slow =
-        why.empty() && test::kSanitized && test::cuda_target().emulated && fixture != "v32_fp8";
-    return too_slow ? "emulation under a sanitizer takes minutes: v32_fp8 stands for all" : why;
+        why.empty() && !test::emulate_all() && test::cuda_target().emulated && fixture != "v32_fp8";
+    return too_slow ? "emulation is slow: v32_fp8 stands for all unless DSV_EMULATE_ALL is set" : why;
   }
 
   // Emulation is slow, and the conformance test tries the ways op by op.
