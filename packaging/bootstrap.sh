@@ -46,11 +46,6 @@ build() {
   cmake --build --preset "$preset" -j "$jobs" ${1:+--target "$@"} >&2
 }
 
-build_fuzzers() {
-  local sources=(tests/fuzz/fuzz_*.cpp)
-  build fuzz $(basename -as .cpp "${sources[@]}")
-}
-
 # run_ctest PRESET [ARGUMENT...]: runs the tests and adds up their results.
 run_ctest() {
   local preset=$1 log="build/$1/ctest.log" rc=0
@@ -71,29 +66,30 @@ run_ctest() {
   if ((rc != 0 && bad == 0)); then failed=$((failed + 1)); fi
 }
 
-# run_fuzzers SECONDS: every fuzzer, from its corpus.
+# fuzz SECONDS FUZZER: from its corpus.
+fuzz() {
+  local name=${2##*/}
+  mkdir -p "build/fuzz/corpus/$name"
+  if "$2" -max_total_time="$1" -timeout=20 -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" \
+      "build/fuzz/corpus/$name" "tests/fuzz/corpus/${name#fuzz_}" >"build/fuzz/$name.log" 2>&1; then
+    printf 'ok %s\n' "$name"
+  else
+    tail -40 "build/fuzz/$name.log"
+    printf 'FAILED: %s (log: build/fuzz/%s.log)\n' "$name" "$name"
+  fi
+}
+
+# run_fuzzers SECONDS: every fuzzer, one a core.
 run_fuzzers() {
-  local seconds=$1 fuzzer name log
-  local found=0
-  for fuzzer in build/fuzz/bin/fuzz_*; do
-    [[ -x $fuzzer ]] || continue
-    found=1
-    name=$(basename "$fuzzer")
-    say "fuzzing $name for $seconds s"
-    mkdir -p "build/fuzz/corpus/$name"
-    log=build/fuzz/$name.log
-    if "$fuzzer" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" \
-        "build/fuzz/corpus/$name" "tests/fuzz/corpus/${name#fuzz_}" >"$log" 2>&1; then
-      printf 'ok %s\n' "$name"
-      passed=$((passed + 1))
-    else
-      tail -40 "$log"
-      printf 'FAILED: %s (log: %s)\n' "$name" "$log"
-      failed=$((failed + 1))
-    fi
-  done
-  if ((!found)); then
-    printf 'FAILED: no fuzzer was built\n'
+  local results
+  export -f fuzz
+  say "fuzzing for $1 s each"
+  results=$(printf '%s\n' build/fuzz/bin/fuzz_* | xargs -P "$jobs" -I{} bash -c "fuzz $1 {}")
+  printf '%s\n' "$results"
+  passed=$((passed + $(grep -c '^ok ' <<<"$results" || true)))
+  failed=$((failed + $(grep -c '^FAILED: ' <<<"$results" || true)))
+  if ! grep -q '^ok ' <<<"$results"; then
+    printf 'FAILED: no fuzzer ran\n'
     failed=$((failed + 1))
   fi
 }
@@ -227,7 +223,7 @@ case "${1:-}" in
       run_ctest "$preset"
     done
     run_property_test
-    build_fuzzers
+    build fuzz
     run_fuzzers 180
     closing_line
     ;;
