@@ -125,6 +125,8 @@ demo() {
   printf '%s\n' 'Hello! Who are you?' 'Can you help me?' | "$dsv" chat
   say 'dsv run: the calculator'
   "$dsv" run --tools-dir "$folder" --prompt 'What is 123 times 456?'
+  say 'dsv run: the clock'
+  "$dsv" run --tools-dir "$folder" --prompt 'What time is it?'
   say 'dsv run: files'
   "$dsv" run --tools-dir "$folder" --prompt 'Which files are there?'
 }
