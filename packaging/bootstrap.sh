@@ -119,7 +119,7 @@ demo() {
     exec "$dsv" chat
   fi
   folder=$(mktemp -d)
-  trap 'rm -rf "$folder"' EXIT
+  trap "rm -rf '$folder'" EXIT
   printf 'milk\nthe key is red\nbread\n' >"$folder/notes.txt"
   say 'dsv chat'
   printf '%s\n' 'Hello! Who are you?' 'Can you help me?' | "$dsv" chat
@@ -177,7 +177,7 @@ gpu_test() {
     skip 'compute-sanitizer is not installed'
   fi
   folder=$(mktemp -d)
-  trap 'rm -rf "$folder"' EXIT
+  trap "rm -rf '$folder'" EXIT
   checkpoint=samples/nano/checkpoint
   if [[ ! -e $checkpoint/config.json ]]; then
     checkpoint=$folder/tiny
