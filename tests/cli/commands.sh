@@ -100,10 +100,10 @@ grep -q '</svg>' plot.svg || fail 'eval --plot'
 echo '{}' >bad.jsonl
 expect_rc 1 "$dsv" eval bad.jsonl --model model
 
-# Ctrl-C stops the answer, not the program. This random model talks until its context is full, which takes long enough
-# to be stopped.
+# Ctrl-C stops the answer, not the program. This random model talks until its context is full, which on the reference
+# backend takes long enough to be stopped.
 mkfifo input
-"$dsv" chat --model model <input >answers 2>messages &
+"$dsv" chat --model model --backend reference <input >answers 2>messages &
 pid=$!
 exec 3>input
 echo 'hello' >&3
