@@ -37,6 +37,7 @@ ordered_json judged(const Case& one, int sample, const Completion& completion) {
   ordered_json result = {{"id", one.id}, {"suite", one.suite}, {"sample", sample}, {"passed", why.empty()}};
   if (!why.empty()) {
     result["why"] = why;
+    if (!completion.reasoning.empty()) result["reasoning"] = completion.reasoning;
     result["content"] = completion.content;
     if (!completion.calls.empty()) result["calls"] = completion.calls;
   }
