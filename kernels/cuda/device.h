@@ -22,6 +22,14 @@ struct TileRows {
   int32_t rows = 0, attend = 0, select = 0, logits = 0;
 };
 
+// Kinds of weights: what forms of input they want.
+struct FfnKinds {
+  bool fp8 = false, bf16 = false, rest = false;
+  void add(Dtype dtype) { (dtype == Dtype::f8_e4m3 ? fp8 : dtype == Dtype::bf16 ? bf16 : rest) = true; }
+  bool tensor() const { return !rest && fp8 != bf16; }  // the tensor cores take all in one launch
+  Dtype dtype() const { return fp8 ? Dtype::f8_e4m3 : Dtype::bf16; }
+};
+
 // Everything that open() allocates, in bytes.
 struct Layout {
   explicit Layout(const DeviceOptions& options);
@@ -77,7 +85,8 @@ struct CudaDevice {
   struct FfnTable {
     const void* key;
     const FfnView* views;
-    bool fp8_in, other_in, fp8_down, other_down;  // kinds of weights among gate and up, and among down
+    // Kinds of weights among gate and up, and among down.
+    FfnKinds in, down;
   };
   std::vector<FfnTable> ffn_table_index;
   int64_t ffn_views = 0;

@@ -25,8 +25,8 @@ __global__ void group_kernel(GroupArgs a) {
     a.offset[0] = 0;
     for (int32_t e = 0; e < a.experts; ++e) {
       const int32_t begin = a.offset[e], count = a.offset[e + 1];
-      for (int32_t done = 0; done < count; done += kTilePairs) {
-        a.tiles[tile++] = {e, begin + done, count - done < kTilePairs ? count - done : kTilePairs};
+      for (int32_t done = 0; done < count; done += a.tile_rows) {
+        a.tiles[tile++] = {e, begin + done, count - done < a.tile_rows ? count - done : a.tile_rows};
       }
       a.offset[e + 1] = begin + count;
     }
