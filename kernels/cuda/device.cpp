@@ -326,7 +326,6 @@ Layout::Layout(const DeviceOptions& o) {
   if (k > 0) {
     ffn_views += (g.num_layers + 1) * int64_t{g.n_routed_experts};
     expert = expert_weight = pair_row = pair_of = 4 * t * k;
-    offset = 4 * (int64_t{g.n_routed_experts} + 1);
     tiles = static_cast<int64_t>(sizeof(ExpertTile)) *
             most_tiles(static_cast<int32_t>(t * k), g.n_routed_experts, kTilePairs);
     n_tiles = 4;
@@ -340,9 +339,8 @@ int64_t Layout::total() const {
   int64_t sum = 0;
   for (const int64_t bytes : act) sum += bytes;
   return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + selected +
-         n_selected + scores + q_abs + mixed + partial + expert + expert_weight + offset + pair_row +
-         pair_of + tiles + n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv +
-         2 * Upload::kChunk;
+         n_selected + scores + q_abs + mixed + partial + expert + expert_weight + pair_row + pair_of + tiles +
+         n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
 }
 
 CudaDevice::CudaDevice(const DeviceOptions& o)
@@ -388,7 +386,6 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(partial, layout.partial, scratch);
     make(expert, layout.expert, scratch);
     make(expert_weight, layout.expert_weight, scratch);
-    make(offset, layout.offset, scratch);
     make(pair_row, layout.pair_row, scratch);
     make(pair_of, layout.pair_of, scratch);
     make(tiles, layout.tiles, scratch);

@@ -47,7 +47,7 @@ struct Layout {
   int64_t logits = 0;  // [tile.logits, V]
   int64_t selected = 0, n_selected = 0, scores = 0;
   int64_t q_abs = 0, mixed = 0, partial = 0;
-  int64_t expert = 0, expert_weight = 0, offset = 0, pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
+  int64_t expert = 0, expert_weight = 0, pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
   int64_t inner = 0;         // [pairs, I]
   int64_t inner_packed = 0;  // [pairs, padded(I)], once for each rounding
   int64_t outer = 0;         // [pairs, D]
@@ -75,7 +75,7 @@ struct CudaDevice {
   float *wide = nullptr, *logits = nullptr;
   int32_t *selected = nullptr, *n_selected = nullptr;
   float *scores = nullptr, *q_abs = nullptr, *mixed = nullptr, *partial = nullptr;
-  int32_t *expert = nullptr, *offset = nullptr, *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
+  int32_t *expert = nullptr, *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
   float* expert_weight = nullptr;
   ExpertTile* tiles = nullptr;
   float *inner = nullptr, *inner_packed[2] = {}, *outer = nullptr, *shared = nullptr;

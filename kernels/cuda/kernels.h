@@ -343,9 +343,11 @@ void launch_tensor_many(const TensorArgs&, Stream);
 inline void launch_tensor(const TensorArgs& a, Stream stream) {
   a.tile_rows <= kFewRows ? launch_tensor_few(a, stream) : launch_tensor_many(a, stream);
 }
-// Rows of a tile for a launch in which a weight meets about this many.
-inline constexpr int32_t tensor_tile_rows(int64_t rows) {
-  return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 64 ? 64 : 128;
+// Rows of a tile for a launch in which weights of all these outputs meet about so many rows. Large tiles use
+// the tensor cores best, if there are enough (tiles are 128 x 128) for a GPU of some 130 processors.
+inline constexpr int32_t tensor_tile_rows(int64_t rows, int64_t outputs) {
+  if (rows <= 32) return rows <= 8 ? 8 : rows <= 16 ? 16 : 32;
+  return rows > 64 && (rows + 127) / 128 * ((outputs + 127) / 128) >= 130 ? 128 : 64;
 }
 
 // ------------------------------------------------------------------------------------- experts.cu
@@ -357,7 +359,6 @@ struct GroupArgs {  // pairs sorted by expert, and then by row
   int32_t rows, k, experts;
   int32_t tile_rows;      // of a tile at most
   const int32_t* expert;  // [R, k]
-  int32_t* offset;        // scratch [experts + 1]
   int32_t* pair_row;      // out [R * k]: row of a pair
   int32_t* pair_of;       // out [R * k]: pair of (row, i)
   ExpertTile* tiles;      // out [most_tiles]

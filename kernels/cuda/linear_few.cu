@@ -23,7 +23,7 @@ struct FewArgs {
 // Grid: x outputs, y tiles of kGroups * 8 rows of input. A warp of the block has one split of one slot:
 // kTiles * 16 outputs, or for SwiGLU 16 of gate and the same of up.
 template <Dtype kDtype, bool kSwiglu, int kTiles, int kGroups>
-__global__ void __launch_bounds__(kMaxWarps* kWarp) few_kernel(FewArgs args) {
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1) few_kernel(FewArgs args) {
   static_assert(!kSwiglu || kTiles == 2);
   constexpr int kDepth = few_depth(kTiles, kGroups);
   constexpr int kOutputs = kSwiglu ? kMmaRows : kTiles * kMmaRows;
@@ -38,23 +38,22 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) few_kernel(FewArgs args) {
   const int64_t first_output = (int64_t{blockIdx.x} * slots + warp / splits) * kOutputs;
 
   // Rows of the weight; past the last one again, and the results are dropped.
-  const unsigned char* w[kTiles][2];
+  const unsigned char* w[kTiles];
+  int w_next[kTiles];  // from row g to row g + 8
   const float* w_scale[kTiles];
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
     const WeightView& view = kSwiglu && m == 1 ? tile.up : tile.weight;
     const int64_t first = kSwiglu ? first_output : first_output + m * kMmaRows;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + g + 8 * half;
-      w[m][half] = view.data + (row < a.outputs ? row : a.outputs - 1) * view.pitch + 16 * t;
-    }
+    const auto row = [&](int64_t r) { return r < a.outputs ? r : a.outputs - 1; };
+    w[m] = view.data + row(first + g) * view.pitch + 16 * t;
+    w_next[m] = static_cast<int>((row(first + g + 8) - row(first + g)) * view.pitch);
     if constexpr (kScaled) {
       w_scale[m] = view.scale + (first < a.outputs ? first : a.outputs - 1) / kQuantBlock * view.scale_cols;
     }
   }
   const unsigned char* x[kGroups];
-  const float* x_scale[kGroups][2];
+  int x_scale[kGroups][2];  // of a.x.scale
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
     const int i = n * kMmaCols + g;
@@ -63,7 +62,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) few_kernel(FewArgs args) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const int column = n * kMmaCols + 2 * t + c;
-        x_scale[n][c] = a.x.scale + input_row(a, tile, column < tile.count ? column : 0) * a.x.scale_cols;
+        const int64_t row = input_row(a, tile, column < tile.count ? column : 0);
+        x_scale[n][c] = static_cast<int>(row * a.x.scale_cols);
       }
     }
   }
@@ -80,8 +80,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) few_kernel(FewArgs args) {
       const bool inside = at / 16 + t < chunks;
 #pragma unroll
       for (int m = 0; m < kTiles; ++m) {
-        w_raw[d][u][m][0] = inside ? load_once(w[m][0] + at) : zero;
-        w_raw[d][u][m][1] = inside ? load_once(w[m][1] + at) : zero;
+        w_raw[d][u][m][0] = inside ? load_once(w[m] + at) : zero;
+        w_raw[d][u][m][1] = inside ? load_once(w[m] + w_next[m] + at) : zero;
       }
 #pragma unroll
       for (int n = 0; n < kGroups; ++n) {
@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) few_kernel(FewArgs args) {
       for (int m = 0; m < kTiles; ++m) w_factor[d][m] = w_scale[m][block];
 #pragma unroll
       for (int n = 0; n < kGroups; ++n) {
-        x_factor[d][n][0] = x_scale[n][0][block];
-        x_factor[d][n][1] = x_scale[n][1][block];
+        x_factor[d][n][0] = a.x.scale[x_scale[n][0] + block];
+        x_factor[d][n][1] = a.x.scale[x_scale[n][1] + block];
       }
     }
   };

@@ -31,7 +31,7 @@ void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool 
     return launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0},
                          d_.stream());
   }
-  const int32_t tile_rows = tensor_tile_rows(rows_), tiles = (rows_ + tile_rows - 1) / tile_rows;
+  const int32_t tile_rows = tensor_tile_rows(rows_, w.rows), tiles = (rows_ + tile_rows - 1) / tile_rows;
   launch_tensor({TensorKind::linear, w.dtype, rows_, packed_rows(x, rows_, cols_, form.rounding), w, nullptr,
                  nullptr, nullptr, nullptr, tiles, tile_rows, w.rows, w.pitch, y, y_stride, factor, false},
                 d_.stream());

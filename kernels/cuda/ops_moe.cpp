@@ -42,8 +42,8 @@ struct Pairs {
   int32_t count, tile_rows, tile_bound;
 };
 
-Pairs one_for_each(int32_t rows, bool tensor) {
-  const int32_t tile_rows = tensor ? tensor_tile_rows(rows) : kTilePairs;
+Pairs one_for_each(int32_t rows, bool tensor, int64_t outputs) {
+  const int32_t tile_rows = tensor ? tensor_tile_rows(rows, outputs) : kTilePairs;
   return {false, rows, tile_rows, (rows + tile_rows - 1) / tile_rows};
 }
 
@@ -122,15 +122,15 @@ void experts(Device* handle, const ExpertsArgs& args) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     if (w.shared.gate) {  // first, because the two use the same scratch
       const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);
-      run_ffn(d, shared, one_for_each(count, on_tensor_cores(d, shared)), h, g.shared_intermediate_size(),
-              d.shared);
+      run_ffn(d, shared, one_for_each(count, on_tensor_cores(d, shared), dim), h,
+              g.shared_intermediate_size(), d.shared);
     }
     const auto pairs = static_cast<int32_t>(count * k);
     // An expert that is touched meets some 2 * pairs / experts rows at most, as a rule.
     const int32_t tile_rows = on_tensor_cores(d, routed) && count > 8
-                                  ? tensor_tile_rows(2 * pairs / g.n_routed_experts)
+                                  ? tensor_tile_rows(2 * pairs / g.n_routed_experts, dim * g.n_routed_experts)
                                   : kTilePairs;
-    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, tile_rows, d.expert, d.offset, d.pair_row,
+    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, tile_rows, d.expert, d.pair_row,
                   d.pair_of, d.tiles, d.n_tiles},
                  d.stream());
     run_ffn(d, routed, {true, pairs, tile_rows, most_tiles(pairs, g.n_routed_experts, tile_rows)}, h,
@@ -147,7 +147,7 @@ void ffn(Device* handle, const FfnArgs& args) {
   const CudaDevice::FfnTable table = table_of(d, args.weights, args.weights, 1);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
-    run_ffn(d, table, one_for_each(count, on_tensor_cores(d, table)), h, g.intermediate_size,
+    run_ffn(d, table, one_for_each(count, on_tensor_cores(d, table), g.hidden_size), h, g.intermediate_size,
             d.row_of(Act::delta, args.delta, first));
   });
 }

@@ -77,8 +77,8 @@ __global__ void pack_codes_kernel(PackCodesArgs a) {
   constexpr int kPerLane = kQuantBlock / kWarp;
   const int lane = threadIdx.x % kWarp;
   const bool e4m3 = a.rounding == Rounding::e4m3;
-  const PackedRows out = packed_rows(a.out, a.rows, a.cols, a.rounding);
-  const int64_t width = e4m3 ? out.pitch : out.pitch / 2, groups = (width + kQuantBlock - 1) / kQuantBlock;
+  const int64_t pitch = packed_pitch(a.cols, a.rounding), width = e4m3 ? pitch : pitch / 2;
+  const int64_t groups = (width + kQuantBlock - 1) / kQuantBlock;
   const int64_t group = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
   if (group >= a.rows * groups) return;
   const int64_t r = group / groups, first = group % groups * kQuantBlock + lane * kPerLane;
@@ -87,13 +87,13 @@ __global__ void pack_codes_kernel(PackCodesArgs a) {
     value[i] = first + i < a.cols ? a.x[r * a.x_stride + first + i] : 0;
     amax = fmaxf(amax, fabsf(value[i]));
   }
-  unsigned char* const row = a.out + r * out.pitch;
+  unsigned char* const row = a.out + r * pitch;
   if (e4m3) {
     const float scale = e4m3_scale(warp_max(amax), a.power_of_two);
     uint32_t codes = 0;
     for (int i = 0; i < kPerLane; ++i) codes |= float_to_e4m3(value[i] / scale) << 8 * i;
     *reinterpret_cast<uint32_t*>(row + first) = codes;
-    if (lane == 0) const_cast<float*>(out.scale)[r * out.scale_cols + group % groups] = scale;
+    if (lane == 0) reinterpret_cast<float*>(a.out + a.rows * pitch)[group] = scale;  // as packed_rows has it
   } else if (first < width) {
     const auto pair = [&](int i) {
       return float_to_bf16(value[i]) | static_cast<uint32_t>(float_to_bf16(value[i + 1])) << 16;

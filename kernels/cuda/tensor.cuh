@@ -178,8 +178,8 @@ struct TensorTile {
 __device__ __forceinline__ bool tensor_tile(const TensorArgs& a, int32_t at, TensorTile* tile) {
   int32_t expert = 0;
   if (a.tiles) {
+    const ExpertTile t = a.tiles[at];  // has tile_bound elements: read beside n_tiles, not after it
     if (at >= *a.n_tiles) return false;
-    const ExpertTile t = a.tiles[at];
     expert = t.expert, tile->begin = t.begin, tile->count = t.count;
   } else {
     tile->begin = at * a.tile_rows;
