@@ -1,7 +1,9 @@
 // Checks and times the tensor-core linears and FFNs on a GPU, on the released model's shapes.
 //
-//   cuda_linear_bench [quick | check | time]      check and time without an argument; exits with 1 if a check
-//   fails
+//   cuda_linear_bench [quick | check | time [ROWS]]
+//
+// Without an argument it checks and times; `quick` checks small shapes, `time 8` stops at 8 rows. Exits with
+// 1 if a check fails.
 //
 // Checks: against sums in fp64, and each row's bits against the same row alone. Times: medians, with the L2
 // cache flushed before every launch; GB/s counts the weight's bytes that the rows need, once.
@@ -26,6 +28,7 @@ using bench::check_cuda;
 using bench::Memory;
 
 bool failed = false;
+int32_t most_rows = INT32_MAX;  // to time
 
 // ------------------------------------------------------------------------------------- data
 
@@ -401,6 +404,7 @@ void time_linear(const bench::Timer& timer, Dtype dtype, const char* name, int64
                  const std::vector<int32_t>& row_counts) {
   const Matrix w(dtype, outputs, cols, 1);
   for (const int32_t rows : row_counts) {
+    if (rows > most_rows) break;
     const Input x(dtype, rows, cols, 7);
     Memory y(4 * rows * outputs);
     const double us = timer.median_us([&] {
@@ -421,6 +425,7 @@ void time_experts(const bench::Timer& timer) {
   constexpr Dtype kDtype = Dtype::f8_e4m3;
   const Experts ffns(kDtype, kExperts, kInner, kDim);
   for (const int32_t rows : {1, 2, 4, 8, 32, 64, 256, 1024, 4096}) {
+    if (rows > most_rows) break;
     Routing routing(rows, kTop, kExperts);
     const int32_t pairs = rows * kTop;
     const Input h(kDtype, rows, kDim, 30), a(kDtype, pairs, kInner, 31);
@@ -480,6 +485,7 @@ void time_all(const bench::Timer& timer) {
   time_linear(timer, bf16, "head", 129280, 7168, {1, 8, 64, 256});
   time_experts(timer);
   for (const int32_t rows : {1, 64, 4096}) {
+    if (rows > most_rows) break;
     Memory x(4 * rows * 7168), codes(packed_bytes(rows, 7168));
     check_cuda(cudaMemset(x.at, 0, 4 * rows * 7168));
     bench::row(timer, "quantise 7168", rows, timer.median_us([&] {
@@ -495,6 +501,7 @@ void time_all(const bench::Timer& timer) {
 
 int main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
+  if (argc > 2) dsv::cuda::most_rows = std::atoi(argv[2]);
   const dsv::cuda::bench::Timer timer;
   if (what != "time") dsv::cuda::check_all(what == "quick");
   if (what == "time" || what.empty()) dsv::cuda::time_all(timer);
