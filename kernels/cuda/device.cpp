@@ -42,7 +42,7 @@ int64_t row_values(const Geometry& g, Act kind) {
 }
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-int64_t pitch_of(const HostMatrix& m) { return round_up(m.cols * dtype_bytes(m.dtype), 16); }
+int64_t pitch_of(const HostMatrix& m) { return weight_pitch(m.dtype, m.cols); }
 int64_t blocks(int64_t n) { return (n + kQuantBlock - 1) / kQuantBlock; }
 
 // One allocation: values, block scales, the values as f32 (for vectors).
@@ -305,7 +305,7 @@ Layout::Layout(const DeviceOptions& o) {
   inv_freq = 8 * (g.qk_rope_head_dim / 2);
   angles = 4 * rows * (g.qk_rope_head_dim / 2);
   const int64_t t = tile.rows;
-  packed = 4 * t * padded(std::max({2 * d, g.q_lora_rank, g.num_heads * g.v_head_dim}));
+  packed = packed_bytes(t, std::max({2 * d, g.q_lora_rank, g.num_heads * g.v_head_dim}));
   wide = 4 * t * std::max({index_dim(g), 2 * d, int64_t{g.n_routed_experts}});
   logits = 4 * tile.logits * g.vocab_size;
   if (g.has_indexer()) {
@@ -318,16 +318,16 @@ Layout::Layout(const DeviceOptions& o) {
   partial = 4 * tile.attend * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
 
   const int64_t k = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0, pairs = std::max<int64_t>(t * k, t);
-  const int64_t dense_values = t * padded(std::max(g.intermediate_size, g.shared_intermediate_size()));
-  inner = inner_packed = 4 * std::max(t * k * padded(g.moe_intermediate_size), dense_values);
+  const int64_t dense = std::max(g.intermediate_size, g.shared_intermediate_size());
+  inner = 4 * std::max(t * k * g.moe_intermediate_size, t * dense);
+  inner_packed = std::max(packed_bytes(t * k, g.moe_intermediate_size), packed_bytes(t, dense));
   outer = 4 * pairs * d;
   ffn_views = g.num_layers + 1;  // a dense FFN or a shared expert each
   if (k > 0) {
     ffn_views += (g.num_layers + 1) * int64_t{g.n_routed_experts};
     expert = expert_weight = pair_row = pair_of = 4 * t * k;
-    offset = 4 * (int64_t{g.n_routed_experts} + 1);
     tiles = static_cast<int64_t>(sizeof(ExpertTile)) *
-            most_tiles(static_cast<int32_t>(t * k), g.n_routed_experts);
+            most_tiles(static_cast<int32_t>(t * k), g.n_routed_experts, kTilePairs);
     n_tiles = 4;
     if (g.n_shared_experts > 0) shared = 4 * t * d;
   }
@@ -339,9 +339,8 @@ int64_t Layout::total() const {
   int64_t sum = 0;
   for (const int64_t bytes : act) sum += bytes;
   return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + selected +
-         n_selected + scores + q_abs + mixed + partial + expert + expert_weight + offset + pair_row +
-         pair_of + tiles + n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv +
-         2 * Upload::kChunk;
+         n_selected + scores + q_abs + mixed + partial + expert + expert_weight + pair_row + pair_of + tiles +
+         n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
 }
 
 CudaDevice::CudaDevice(const DeviceOptions& o)
@@ -387,7 +386,6 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(partial, layout.partial, scratch);
     make(expert, layout.expert, scratch);
     make(expert_weight, layout.expert_weight, scratch);
-    make(offset, layout.offset, scratch);
     make(pair_row, layout.pair_row, scratch);
     make(pair_of, layout.pair_of, scratch);
     make(tiles, layout.tiles, scratch);

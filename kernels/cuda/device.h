@@ -22,6 +22,14 @@ struct TileRows {
   int32_t rows = 0, attend = 0, select = 0, logits = 0;
 };
 
+// Kinds of weights: what forms of input they want.
+struct FfnKinds {
+  bool fp8 = false, bf16 = false, rest = false;
+  void add(Dtype dtype) { (dtype == Dtype::f8_e4m3 ? fp8 : dtype == Dtype::bf16 ? bf16 : rest) = true; }
+  bool tensor() const { return !rest && fp8 != bf16; }  // the tensor cores take all in one launch
+  Dtype dtype() const { return fp8 ? Dtype::f8_e4m3 : Dtype::bf16; }
+};
+
 // Everything that open() allocates, in bytes.
 struct Layout {
   explicit Layout(const DeviceOptions& options);
@@ -39,7 +47,7 @@ struct Layout {
   int64_t logits = 0;  // [tile.logits, V]
   int64_t selected = 0, n_selected = 0, scores = 0;
   int64_t q_abs = 0, mixed = 0, partial = 0;
-  int64_t expert = 0, expert_weight = 0, offset = 0, pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
+  int64_t expert = 0, expert_weight = 0, pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
   int64_t inner = 0;         // [pairs, I]
   int64_t inner_packed = 0;  // [pairs, padded(I)], once for each rounding
   int64_t outer = 0;         // [pairs, D]
@@ -67,7 +75,7 @@ struct CudaDevice {
   float *wide = nullptr, *logits = nullptr;
   int32_t *selected = nullptr, *n_selected = nullptr;
   float *scores = nullptr, *q_abs = nullptr, *mixed = nullptr, *partial = nullptr;
-  int32_t *expert = nullptr, *offset = nullptr, *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
+  int32_t *expert = nullptr, *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
   float* expert_weight = nullptr;
   ExpertTile* tiles = nullptr;
   float *inner = nullptr, *inner_packed[2] = {}, *outer = nullptr, *shared = nullptr;
@@ -77,7 +85,8 @@ struct CudaDevice {
   struct FfnTable {
     const void* key;
     const FfnView* views;
-    bool fp8_in, other_in, fp8_down, other_down;  // kinds of weights among gate and up, and among down
+    // Kinds of weights among gate and up, and among down.
+    FfnKinds in, down;
   };
   std::vector<FfnTable> ffn_table_index;
   int64_t ffn_views = 0;

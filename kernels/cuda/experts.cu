@@ -1,8 +1,9 @@
 // The feed-forward blocks. The dense FFN, the experts and the shared expert are one computation over pairs
 // (row, FFN) sorted by FFN, so that a weight is read once for up to eight rows that need it.
 //
-// Bound at one row of the released model: the bytes of 8 experts, 8 * 3 * 14.7 MB = 352 MB (117 us at 3
-// TB/s). For many rows: dot.cuh.
+// Here: the order of the pairs, the weighted sum, and plain kernels for `exact` precision and for f16 and f32
+// weights (bound: dot.cuh). The tensor cores' are in linear_few.cu and linear_many.cu; at one row of the
+// released model the bound is the bytes of 8 experts, 8 * 3 * 14.7 MB = 352 MB (117 us at 3 TB/s).
 #include "kernels/cuda/dot.cuh"
 
 namespace dsv::cuda {
@@ -11,35 +12,69 @@ namespace {
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 static_assert(kTilePairs == kDotRows);
 
-// One block: an expert's count by one thread each, offsets in order, then places in order of rows.
-__global__ void group_kernel(GroupArgs a) {
-  const int32_t pairs = a.rows * a.k;
-  for (int32_t e = threadIdx.x; e < a.experts; e += blockDim.x) {
+// One block. A warp has a range of rows and counts its pairs by expert; sums over warps and experts give
+// every warp's place in every expert's pairs; then it puts its rows there in order. The experts of a row
+// differ, so its lanes never meet. Bound: latency, about 20 barriers and a few steps a row of the warp's
+// (4096 rows: 128).
+__global__ void __launch_bounds__(1024) group_kernel(GroupArgs a) {
+  const int warps = static_cast<int>(blockDim.x) / kWarp, threads = static_cast<int>(blockDim.x);
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, thread = threadIdx.x;
+  auto* const place = reinterpret_cast<int32_t*>(shared_memory());  // [warps][experts]: counts, then places
+  int32_t *const pairs = place + warps * a.experts, *const tiles =
+                                                        pairs + threads;  // [threads]: sums up to here
+  const int32_t begin_row = a.rows * warp / warps, end_row = a.rows * (warp + 1) / warps;
+  for (int i = thread; i < warps * a.experts; i += threads) place[i] = 0;
+  __syncthreads();
+  int32_t* const mine = place + warp * a.experts;
+  for (int32_t p = begin_row * a.k + lane; p < end_row * a.k; p += kWarp) atomicAdd(&mine[a.expert[p]], 1);
+  __syncthreads();
+
+  // A thread's experts, and how many pairs and tiles they have.
+  const int32_t each = (a.experts + threads - 1) / threads;
+  const int32_t first = thread * each < a.experts ? thread * each : a.experts;
+  const int32_t last = first + each < a.experts ? first + each : a.experts;
+  const auto count_of = [&](int32_t e) {
     int32_t count = 0;
-    for (int32_t p = 0; p < pairs; ++p) count += a.expert[p] == e;
-    a.offset[e + 1] = count;
+    for (int w = 0; w < warps; ++w) count += place[w * a.experts + e];
+    return count;
+  };
+  int32_t my_pairs = 0, my_tiles = 0;
+  for (int32_t e = first; e < last; ++e) {
+    const int32_t count = count_of(e);
+    my_pairs += count;
+    my_tiles += (count + a.tile_rows - 1) / a.tile_rows;
   }
+  pairs[thread] = my_pairs, tiles[thread] = my_tiles;
   __syncthreads();
-  if (threadIdx.x == 0) {
-    int32_t tile = 0;
-    a.offset[0] = 0;
-    for (int32_t e = 0; e < a.experts; ++e) {
-      const int32_t begin = a.offset[e], count = a.offset[e + 1];
-      for (int32_t done = 0; done < count; done += kTilePairs) {
-        a.tiles[tile++] = {e, begin + done, count - done < kTilePairs ? count - done : kTilePairs};
-      }
-      a.offset[e + 1] = begin + count;
-    }
-    *a.n_tiles = tile;
+  for (int distance = 1; distance < threads; distance *= 2) {
+    const bool add = thread >= distance;
+    const int32_t more_pairs = add ? pairs[thread - distance] : 0,
+                  more_tiles = add ? tiles[thread - distance] : 0;
+    __syncthreads();
+    pairs[thread] += more_pairs, tiles[thread] += more_tiles;
+    __syncthreads();
   }
-  __syncthreads();
-  for (int32_t e = threadIdx.x; e < a.experts; e += blockDim.x) {
-    int32_t at = a.offset[e];
-    for (int32_t p = 0; at < a.offset[e + 1] && p < pairs; ++p) {
-      if (a.expert[p] != e) continue;
-      a.pair_row[at] = p / a.k;
-      a.pair_of[p] = at++;
+  int32_t at = pairs[thread] - my_pairs, tile = tiles[thread] - my_tiles;
+  for (int32_t e = first; e < last; ++e) {
+    const int32_t end = at + count_of(e);
+    for (int32_t begin = at; begin < end; begin += a.tile_rows) {
+      a.tiles[tile++] = {e, begin, end - begin < a.tile_rows ? end - begin : a.tile_rows};
     }
+    for (int w = 0; w < warps; ++w) {
+      const int32_t count = place[w * a.experts + e];
+      place[w * a.experts + e] = at;
+      at += count;
+    }
+  }
+  if (thread == threads - 1) *a.n_tiles = tiles[thread];
+  __syncthreads();
+  for (int32_t r = begin_row; r < end_row; ++r) {
+    for (int32_t p = r * a.k + lane; p < (r + 1) * a.k; p += kWarp) {
+      const int32_t to = mine[a.expert[p]]++;
+      a.pair_row[to] = r;
+      a.pair_of[p] = to;
+    }
+    __syncwarp();
   }
 }
 
@@ -112,7 +147,14 @@ __global__ void mix_kernel(MixExpertsArgs a) {
 
 }  // namespace
 
-void launch_group(const GroupArgs& a, Stream stream) { launch(group_kernel, {}, kThreads, 0, stream, a); }
+void launch_group(const GroupArgs& a, Stream stream) {
+  const int64_t most_warps =
+      64 * 1024 / (4 * int64_t{a.experts});  // counts in 64 KB, if one warp's fit at all
+  const int64_t wanted = a.rows <= 256 ? 8 : 32, warps = most_warps < 1        ? 1
+                                                         : most_warps < wanted ? most_warps
+                                                                               : wanted;
+  launch(group_kernel, {}, static_cast<int>(warps) * kWarp, 4 * warps * (a.experts + 2 * kWarp), stream, a);
+}
 void launch_swiglu(const SwigluArgs& a, Stream stream) {
   launch(swiglu_kernel, {(a.inner + kWarps - 1) / kWarps, a.tile_bound}, kThreads, 0, stream, a);
 }

@@ -55,6 +55,13 @@ DSV_BOTH float e4m3_to_float(uint32_t code) {
   const float magnitude = rest == 0x7F ? float_of(0x7FC00000u) : float_of(rest << 20) * 0x1p120f;
   return float_of(sign | bits_of(magnitude));
 }
+// The same value as f16: exponents are 8 further, and the 7 subnormals are normal.
+DSV_BOTH uint32_t e4m3_to_f16(uint32_t code) {
+  const uint32_t sign = (code & 0x80) << 8, rest = code & 0x7F;
+  if (rest == 0x7F) return sign | 0x7E00;
+  if (rest >= 8) return sign | ((rest << 7) + 0x2000);
+  return rest == 0 ? sign : sign | ((bits_of(static_cast<float>(rest)) >> 13) - (121u << 10));
+}
 // Nearest, ties to even; larger values saturate.
 DSV_BOTH uint32_t float_to_e4m3(float x) {
   const uint32_t bits = bits_of(x), sign = bits >> 24 & 0x80, magnitude = bits & 0x7FFFFFFFu;

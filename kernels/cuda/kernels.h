@@ -23,9 +23,40 @@ struct WeightView {
   Dtype dtype = Dtype::f32;
 };
 
-// Packed input of a linear: rounded as the number format says, rows padded with zeros to this many values.
+inline constexpr int64_t weight_pitch(Dtype dtype, int64_t cols) {
+  return (cols * dtype_bytes(dtype) + 15) / 16 * 16;
+}
+
+// Packed input of a linear, for the plain kernels: rounded as the number format says, as f32; rows padded
+// with zeros to this many values.
 inline constexpr int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
 enum class Rounding : int32_t { none, bf16, e4m3 };
+
+// Packed input for the tensor cores: codes of the weight's kind, rows padded with zeros to whole blocks.
+inline constexpr int64_t kTensorBlock = 128;  // bytes
+inline constexpr int tensor_blocks(int64_t row_bytes) {
+  return static_cast<int>((row_bytes + kTensorBlock - 1) / kTensorBlock);
+}
+struct PackedRows {
+  const unsigned char* data = nullptr;  // [R, pitch]: e4m3 or bf16
+  int64_t pitch = 0;                    // bytes
+  const float* scale = nullptr;         // e4m3: [R, scale_cols], of 128 values each
+  int64_t scale_cols = 0;
+};
+// Rows of e4m3 or bf16 codes in one piece of memory: the codes and, behind them, the scales of e4m3.
+inline constexpr int64_t packed_pitch(int64_t cols, Rounding rounding) {
+  return tensor_blocks(rounding == Rounding::e4m3 ? cols : 2 * cols) * kTensorBlock;
+}
+inline constexpr int64_t packed_bytes(int64_t rows, int64_t cols) {  // enough for any form, f32 included
+  const int64_t codes = packed_pitch(cols, Rounding::bf16) + 4 * tensor_blocks(cols), f32 = 4 * padded(cols);
+  return rows * (codes > f32 ? codes : f32);
+}
+inline PackedRows packed_rows(void* memory, int64_t rows, int64_t cols, Rounding rounding) {
+  const int64_t pitch = packed_pitch(cols, rounding);
+  const auto* data = static_cast<const unsigned char*>(memory);
+  if (rounding != Rounding::e4m3) return {data, pitch};
+  return {data, pitch, reinterpret_cast<const float*>(data + rows * pitch), tensor_blocks(cols)};
+}
 
 // Where the rows of a batch are and what they see.
 struct StepView {
@@ -97,6 +128,17 @@ struct PackArgs {  // out = x rounded, padded with zeros
   float* out;         // [R, padded(cols)]: dequantised values
 };
 void launch_pack(const PackArgs&, Stream);
+
+struct PackCodesArgs {  // x as codes, for the tensor cores
+  int32_t rows;
+  int64_t cols;
+  const float* x;
+  int64_t x_stride;
+  Rounding rounding;   // bf16 or e4m3
+  bool power_of_two;   // e4m3 scales
+  unsigned char* out;  // as packed_rows says
+};
+void launch_pack_codes(const PackCodesArgs&, Stream);
 
 struct RopeQueryArgs {  // in place: RoPE interleaved on the last rope values of each head, then rounding
   int32_t rows;
@@ -243,23 +285,80 @@ struct RouteRowsArgs {
 void launch_route(const RouteRowsArgs&, Stream);
 int64_t route_shared_bytes(int32_t experts, int32_t groups);
 
-// ------------------------------------------------------------------------------------- experts.cu
+// ------------------------------------------------------------------------------------- FFNs
 
-// Up to kTilePairs pairs (row, expert) of one expert.
-inline constexpr int32_t kTilePairs = 8;
+// One FFN, or one of several by tile.
+struct FfnView {
+  WeightView gate, up, down;
+};
+// Pairs (row, expert) of one expert: at most as many as the launch says.
 struct ExpertTile {
   int32_t expert, begin, count;  // pairs [begin, begin + count)
 };
-// A tile holds pairs of one expert, so there are at most pairs / 8 full ones and one more for each expert.
-inline constexpr int32_t most_tiles(int32_t pairs, int32_t experts) {
-  const int32_t bound = pairs / kTilePairs + experts;
+// A tile holds pairs of one expert, so there are at most pairs / rows full ones and one more for each expert.
+inline constexpr int32_t most_tiles(int32_t pairs, int32_t experts, int32_t tile_rows) {
+  const int32_t bound = pairs / tile_rows + experts;
   return bound < pairs ? bound : pairs;
 }
 
+// ------------------------------------------------------------------------------------- linear_few.cu,
+// linear_many.cu
+
+// Splits of a sum over a weight's columns: by the weight's shape alone, so that a matrix of few outputs keeps
+// the whole GPU busy (1024 warps of 16 outputs are 8 a processor) and a split is two blocks at least.
+inline constexpr int tensor_splits(int64_t outputs, int64_t row_bytes) {
+  int splits = 1;
+  while (splits < 8 && (outputs + 15) / 16 * splits < 1024 && tensor_blocks(row_bytes) >= 4 * splits)
+    splits *= 2;
+  return splits;
+}
+
+enum class TensorKind : int32_t { linear, swiglu, down };
+// FP8 weights with e4m3 input or bf16 ones with bf16 input, on the tensor cores.
+//   linear: y[r, o] = factor * W x_r            down: y[p] = ffn.down x_p
+//   swiglu: y[p] = silu(gate x[row of p]) * up x[row of p]
+// FFNs: pairs are those of `tiles`; with tiles null, row r is pair r and all are of ffn[0].
+struct TensorArgs {
+  TensorKind kind;
+  Dtype dtype;   // f8_e4m3 or bf16: of every weight of the launch
+  int32_t rows;  // of y
+  PackedRows x;
+  WeightView weight;        // of a linear
+  const FfnView* ffn;       // of the others: [experts]
+  const ExpertTile* tiles;  // or null
+  const int32_t* n_tiles;
+  const int32_t* pair_row;  // [rows]: row of x; or null: the same
+  int32_t tile_bound;       // tiles at most; with tiles null, how many there are
+  int32_t tile_rows;        // rows of a tile at most
+  int64_t outputs, pitch;   // of the weight: its rows, and bytes of one
+  float* y;                 // out [rows, y_stride]
+  int64_t y_stride;
+  float factor;
+  bool to_bf16;  // round y
+};
+// Tiles of 8, 16 or 32 rows, and of 64 or 128: one K order, so the same bits.
+inline constexpr int32_t kFewRows = 32;
+void launch_tensor_few(const TensorArgs&, Stream);
+void launch_tensor_many(const TensorArgs&, Stream);
+inline void launch_tensor(const TensorArgs& a, Stream stream) {
+  a.tile_rows <= kFewRows ? launch_tensor_few(a, stream) : launch_tensor_many(a, stream);
+}
+// Rows of a tile for a launch in which weights of all these outputs meet about so many rows. Large tiles use
+// the tensor cores best, if there are enough (tiles are 128 x 128) for a GPU of some 130 processors.
+inline constexpr int32_t tensor_tile_rows(int64_t rows, int64_t outputs) {
+  if (rows <= 32) return rows <= 8 ? 8 : rows <= 16 ? 16 : 32;
+  return rows > 64 && (rows + 127) / 128 * ((outputs + 127) / 128) >= 130 ? 128 : 64;
+}
+
+// ------------------------------------------------------------------------------------- experts.cu
+
+// The plain kernels take up to kTilePairs pairs of one expert.
+inline constexpr int32_t kTilePairs = 8;
+
 struct GroupArgs {  // pairs sorted by expert, and then by row
   int32_t rows, k, experts;
+  int32_t tile_rows;      // of a tile at most
   const int32_t* expert;  // [R, k]
-  int32_t* offset;        // scratch [experts + 1]
   int32_t* pair_row;      // out [R * k]: row of a pair
   int32_t* pair_of;       // out [R * k]: pair of (row, i)
   ExpertTile* tiles;      // out [most_tiles]
@@ -267,10 +366,6 @@ struct GroupArgs {  // pairs sorted by expert, and then by row
 };
 void launch_group(const GroupArgs&, Stream);
 
-// One FFN, or one of several by tile.
-struct FfnView {
-  WeightView gate, up, down;
-};
 // The input of a linear of either kind of weight.
 struct PackedPair {
   const float* e4m3;   // for FP8 weights

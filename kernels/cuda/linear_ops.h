@@ -5,32 +5,47 @@
 
 namespace dsv::cuda {
 
+// How a weight wants its input: as codes for the tensor cores, or as f32 for the plain kernels.
+struct InputForm {
+  Rounding rounding = Rounding::none;
+  bool codes = false;
+  bool operator==(const InputForm&) const = default;
+};
+inline InputForm input_form(const CudaDevice& d, Dtype dtype, bool rounded = true) {
+  if (!d.official()) return {};
+  if (dtype == Dtype::f8_e4m3) return {rounded ? Rounding::e4m3 : Rounding::none, rounded};
+  // Input that the number format leaves as it is, is on the bf16 grid already: bf16 codes are exact.
+  if (dtype == Dtype::bf16) return {Rounding::bf16, true};
+  return {rounded ? Rounding::bf16 : Rounding::none, false};
+}
+
 class PackedInput {
  public:
-  // `rows` rows of `cols` f32 values, `stride` apart, at x; at most tile.rows. Packs into d.packed.
+  // `rows` rows of `cols` f32 values, `stride` apart, at x; at most as many as the memory was made for.
+  // memory: [2], for FP8 weights and for others.
+  PackedInput(const CudaDevice& d, const float* x, int64_t stride, int64_t cols, int32_t rows,
+              float* const* memory)
+      : d_(d), x_(x), stride_(stride), cols_(cols), rows_(rows), memory_(memory) {}
   PackedInput(const CudaDevice& d, const float* x, int64_t stride, int64_t cols, int32_t rows)
-      : d_(d), x_(x), stride_(stride), cols_(cols), rows_(rows) {}
+      : PackedInput(d, x, stride, cols, rows, d.packed) {}
 
   // y[r, o] = factor * W x_r. The input is rounded as ops.h says for the weight, or not at all.
   void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded = true, float factor = 1);
-  // The input packed for both kinds of weights, as far as they are met.
+
+  // The input in the forms that a table's weights want: codes if all are of one kind that takes them.
+  PackedRows codes(Dtype dtype);
   PackedPair pair(bool fp8, bool other);
 
  private:
-  const float* packed(Rounding rounding);
+  float* packed(InputForm form);
 
   const CudaDevice& d_;
   const float* x_;
   int64_t stride_, cols_;
   int32_t rows_;
-  bool filled_[2] = {};                                      // of d.packed
-  Rounding rounding_[2] = {Rounding::none, Rounding::none};  // what they hold
+  float* const* memory_;
+  bool filled_[2] = {};
+  InputForm form_[2];  // what memory_ holds
 };
-
-// How the input of a linear with this kind of weight is rounded.
-inline Rounding input_rounding(const CudaDevice& d, Dtype dtype) {
-  if (!d.official()) return Rounding::none;
-  return dtype == Dtype::f8_e4m3 ? Rounding::e4m3 : Rounding::bf16;
-}
 
 }  // namespace dsv::cuda

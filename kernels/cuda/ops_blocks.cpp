@@ -6,28 +6,48 @@
 
 namespace dsv::cuda {
 
-const float* PackedInput::packed(Rounding rounding) {
-  const int at = rounding == Rounding::e4m3 ? 0 : 1;
-  if (!filled_[at] || rounding_[at] != rounding) {
-    launch_pack({rows_, cols_, x_, stride_, rounding, d_.geometry.ue8m0_scales, d_.packed[at]}, d_.stream());
-    filled_[at] = true;
-    rounding_[at] = rounding;
+float* PackedInput::packed(InputForm form) {
+  const int at = form.rounding == Rounding::e4m3 ? 0 : 1;
+  float* const out = memory_[at];
+  if (filled_[at] && form_[at] == form) return out;
+  const bool power_of_two = d_.geometry.ue8m0_scales;
+  if (form.codes) {
+    launch_pack_codes(
+        {rows_, cols_, x_, stride_, form.rounding, power_of_two, reinterpret_cast<unsigned char*>(out)},
+        d_.stream());
+  } else {
+    launch_pack({rows_, cols_, x_, stride_, form.rounding, power_of_two, out}, d_.stream());
   }
-  return d_.packed[at];
+  filled_[at] = true;
+  form_[at] = form;
+  return out;
 }
 
 void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor) {
   const WeightView& w = cuda_weight(weight).view;
-  const float* x = packed(rounded ? input_rounding(d_, w.dtype) : Rounding::none);
-  launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0}, d_.stream());
+  const InputForm form = input_form(d_, w.dtype, rounded);
+  float* const x = packed(form);
+  if (!form.codes) {
+    return launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0},
+                         d_.stream());
+  }
+  const int32_t tile_rows = tensor_tile_rows(rows_, w.rows), tiles = (rows_ + tile_rows - 1) / tile_rows;
+  launch_tensor({TensorKind::linear, w.dtype, rows_, packed_rows(x, rows_, cols_, form.rounding), w, nullptr,
+                 nullptr, nullptr, nullptr, tiles, tile_rows, w.rows, w.pitch, y, y_stride, factor, false},
+                d_.stream());
+}
+
+PackedRows PackedInput::codes(Dtype dtype) {
+  const InputForm form = input_form(d_, dtype);
+  return packed_rows(packed(form), rows_, cols_, form.rounding);
 }
 
 PackedPair PackedInput::pair(bool fp8, bool other) {
   if (!d_.official()) {
-    const float* x = packed(Rounding::none);
+    const float* x = packed({});
     return {x, x};
   }
-  return {fp8 ? packed(Rounding::e4m3) : nullptr, other ? packed(Rounding::bf16) : nullptr};
+  return {fp8 ? packed({Rounding::e4m3, false}) : nullptr, other ? packed({Rounding::bf16, false}) : nullptr};
 }
 
 void embed(Device* device, const EmbedArgs& args) {

@@ -20,16 +20,15 @@ const CudaDevice::FfnTable& table_of(CudaDevice& d, const void* key, const FfnWe
     d.ffn_table_index.clear();
     d.ffn_views = 0;
   }
-  CudaDevice::FfnTable table{key, d.ffn_tables + d.ffn_views, false, false, false, false};
+  CudaDevice::FfnTable table{key, d.ffn_tables + d.ffn_views, {}, {}};
   Upload upload(d, d.ffn_tables + d.ffn_views);
   for (int64_t i = 0; i < count; ++i) {
     const FfnView view = {cuda_weight(ffns[i].gate).view, cuda_weight(ffns[i].up).view,
                           cuda_weight(ffns[i].down).view};
     upload.put(&view, sizeof view);
-    for (const WeightView* w : {&view.gate, &view.up}) {
-      (w->dtype == Dtype::f8_e4m3 ? table.fp8_in : table.other_in) = true;
-    }
-    (view.down.dtype == Dtype::f8_e4m3 ? table.fp8_down : table.other_down) = true;
+    table.in.add(view.gate.dtype);
+    table.in.add(view.up.dtype);
+    table.down.add(view.down.dtype);
   }
   upload.finish();
   d.ffn_views += count;
@@ -40,33 +39,58 @@ const CudaDevice::FfnTable& table_of(CudaDevice& d, const void* key, const FfnWe
 // Pairs of an FFN run: those of the device's tiles, or with `grouped` false one for each row.
 struct Pairs {
   bool grouped;
-  int32_t count, tile_bound;
+  int32_t count, tile_rows, tile_bound;
 };
+
+Pairs one_for_each(int32_t rows, bool tensor, int64_t outputs) {
+  const int32_t tile_rows = tensor ? tensor_tile_rows(rows, outputs) : kTilePairs;
+  return {false, rows, tile_rows, (rows + tile_rows - 1) / tile_rows};
+}
+
+// The tensor cores run a table if they take all its weights, because its tiles serve both its launches.
+bool on_tensor_cores(const CudaDevice& d, const CudaDevice::FfnTable& table) {
+  return d.official() && table.in.tensor() && table.down.tensor();
+}
 
 // y[p] = down(silu(gate h) * up h) for every pair.
 void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h,
              int64_t inner, float* y) {
   const ExpertTile* tiles = pairs.grouped ? d.tiles : nullptr;
+  const int32_t* pair_row = pairs.grouped ? d.pair_row : nullptr;
   const int64_t dim = d.geometry.hidden_size;
-  launch_swiglu(
-      {pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pairs.grouped ? d.pair_row : nullptr,
-       h.pair(table.fp8_in, table.other_in), dim, inner, d.inner},
-      d.stream());
-  const auto pack = [&](Rounding rounding, float* out) {
-    launch_pack({pairs.count, inner, d.inner, inner, rounding, d.geometry.ue8m0_scales, out}, d.stream());
-    return out;
-  };
-  PackedPair a{};
-  if (!d.official()) {
-    a.e4m3 = a.other = pack(Rounding::none, d.inner_packed[0]);
-  } else {
-    if (table.fp8_down) a.e4m3 = pack(Rounding::e4m3, d.inner_packed[0]);
-    if (table.other_down) a.other = pack(Rounding::bf16, d.inner_packed[1]);
+  PackedInput a(d, d.inner, inner, inner, pairs.count, d.inner_packed);
+  if (on_tensor_cores(d, table)) {
+    const auto run = [&](TensorKind kind, Dtype dtype, PackedInput& x, const int32_t* row, int64_t cols,
+                         int64_t outputs, float* out) {
+      launch_tensor({kind,
+                     dtype,
+                     pairs.count,
+                     x.codes(dtype),
+                     {},
+                     table.views,
+                     tiles,
+                     d.n_tiles,
+                     row,
+                     pairs.tile_bound,
+                     pairs.tile_rows,
+                     outputs,
+                     weight_pitch(dtype, cols),
+                     out,
+                     outputs,
+                     1,
+                     false},
+                    d.stream());
+    };
+    run(TensorKind::swiglu, table.in.dtype(), h, pair_row, dim, inner, d.inner);
+    return run(TensorKind::down, table.down.dtype(), a, nullptr, inner, dim, y);
   }
-  launch_down({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, a, inner, dim, y}, d.stream());
+  launch_swiglu({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pair_row,
+                 h.pair(table.in.fp8, table.in.bf16 || table.in.rest), dim, inner, d.inner},
+                d.stream());
+  launch_down({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles,
+               a.pair(table.down.fp8, table.down.bf16 || table.down.rest), inner, dim, y},
+              d.stream());
 }
-
-Pairs one_for_each(int32_t rows) { return {false, rows, (rows + kTilePairs - 1) / kTilePairs}; }
 
 }  // namespace
 
@@ -97,15 +121,20 @@ void experts(Device* handle, const ExpertsArgs& args) {
     d.upload(d.expert_weight, args.weight + first * k, 4 * count * k);
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     if (w.shared.gate) {  // first, because the two use the same scratch
-      run_ffn(d, table_of(d, &w.shared, &w.shared, 1), one_for_each(count), h, g.shared_intermediate_size(),
-              d.shared);
+      const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);
+      run_ffn(d, shared, one_for_each(count, on_tensor_cores(d, shared), dim), h,
+              g.shared_intermediate_size(), d.shared);
     }
     const auto pairs = static_cast<int32_t>(count * k);
-    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, d.expert, d.offset, d.pair_row, d.pair_of,
-                  d.tiles, d.n_tiles},
+    // An expert that is touched meets some 2 * pairs / experts rows at most, as a rule.
+    const int32_t tile_rows = on_tensor_cores(d, routed) && count > 8
+                                  ? tensor_tile_rows(2 * pairs / g.n_routed_experts, dim * g.n_routed_experts)
+                                  : kTilePairs;
+    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, tile_rows, d.expert, d.pair_row,
+                  d.pair_of, d.tiles, d.n_tiles},
                  d.stream());
-    run_ffn(d, routed, {true, pairs, most_tiles(pairs, g.n_routed_experts)}, h, g.moe_intermediate_size,
-            d.outer);
+    run_ffn(d, routed, {true, pairs, tile_rows, most_tiles(pairs, g.n_routed_experts, tile_rows)}, h,
+            g.moe_intermediate_size, d.outer);
     launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of, d.expert_weight,
                         w.shared.gate ? d.shared : nullptr, d.row_of(Act::delta, args.delta, first)},
                        d.stream());
@@ -118,7 +147,8 @@ void ffn(Device* handle, const FfnArgs& args) {
   const CudaDevice::FfnTable table = table_of(d, args.weights, args.weights, 1);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
-    run_ffn(d, table, one_for_each(count), h, g.intermediate_size, d.row_of(Act::delta, args.delta, first));
+    run_ffn(d, table, one_for_each(count, on_tensor_cores(d, table), g.hidden_size), h, g.intermediate_size,
+            d.row_of(Act::delta, args.delta, first));
   });
 }
 

@@ -72,6 +72,36 @@ __global__ void pack_kernel(PackArgs a) {
   }
 }
 
+// A warp for each group of 128 values, and zeros up to the end of the row's last block.
+__global__ void pack_codes_kernel(PackCodesArgs a) {
+  constexpr int kPerLane = kQuantBlock / kWarp;
+  const int lane = threadIdx.x % kWarp;
+  const bool e4m3 = a.rounding == Rounding::e4m3;
+  const int64_t pitch = packed_pitch(a.cols, a.rounding), width = e4m3 ? pitch : pitch / 2;
+  const int64_t groups = (width + kQuantBlock - 1) / kQuantBlock;
+  const int64_t group = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+  if (group >= a.rows * groups) return;
+  const int64_t r = group / groups, first = group % groups * kQuantBlock + lane * kPerLane;
+  float value[kPerLane], amax = 0;
+  for (int i = 0; i < kPerLane; ++i) {
+    value[i] = first + i < a.cols ? a.x[r * a.x_stride + first + i] : 0;
+    amax = fmaxf(amax, fabsf(value[i]));
+  }
+  unsigned char* const row = a.out + r * pitch;
+  if (e4m3) {
+    const float scale = e4m3_scale(warp_max(amax), a.power_of_two);
+    uint32_t codes = 0;
+    for (int i = 0; i < kPerLane; ++i) codes |= float_to_e4m3(value[i] / scale) << 8 * i;
+    *reinterpret_cast<uint32_t*>(row + first) = codes;
+    if (lane == 0) reinterpret_cast<float*>(a.out + a.rows * pitch)[group] = scale;  // as packed_rows has it
+  } else if (first < width) {
+    const auto pair = [&](int i) {
+      return float_to_bf16(value[i]) | static_cast<uint32_t>(float_to_bf16(value[i + 1])) << 16;
+    };
+    *reinterpret_cast<uint2*>(row + 2 * first) = {pair(0), pair(2)};
+  }
+}
+
 __global__ void rope_query_kernel(RopeQueryArgs a) {
   const int64_t r = blockIdx.x, half = a.rope / 2, nope = a.head_dim - a.rope;
   float* const q = a.q + r * a.heads * a.head_dim;
@@ -109,6 +139,12 @@ void launch_norm(const NormArgs& a, Stream stream) {
 void launch_pack(const PackArgs& a, Stream stream) {
   const int64_t groups = a.rows * ((a.cols + kQuantBlock - 1) / kQuantBlock);
   launch(pack_kernel, {blocks_for(groups * kWarp)}, kThreads, 0, stream, a);
+}
+void launch_pack_codes(const PackCodesArgs& a, Stream stream) {
+  const int64_t pitch = packed_pitch(a.cols, a.rounding);
+  const int64_t width = a.rounding == Rounding::e4m3 ? pitch : pitch / 2;
+  const int64_t groups = a.rows * ((width + kQuantBlock - 1) / kQuantBlock);
+  launch(pack_codes_kernel, {blocks_for(groups * kWarp)}, kThreads, 0, stream, a);
 }
 void launch_rope_query(const RopeQueryArgs& a, Stream stream) {
   launch(rope_query_kernel, {a.rows}, threads_for(a.heads * a.head_dim), 0, stream, a);

@@ -1,0 +1,201 @@
+// Linears and SwiGLU for few rows of input: every byte of the weight goes from memory to registers once.
+//
+// Bound: the weight's bytes (o of the released model, 7168 x 16384 FP8, 117 MB: 39 us at 3 TB/s). To keep 3
+// TB/s busy at a latency of about 1 us, 132 processors need 23 KB under way each. A warp takes 16 or 32
+// outputs (kTiles) times a split's columns and has kDepth blocks of 2 or 4 KB under way; tensor_splits makes
+// at least some 8 warps a processor. Input comes from L1 and L2: at 8 rows and 32 outputs a quarter of the
+// weight's bytes. The mmas take a few percent of the tensor cores' time.
+#include "kernels/cuda/tensor.cuh"
+
+namespace dsv::cuda {
+namespace {
+
+constexpr int kMaxWarps = 8;
+
+// Blocks that a warp has under way: as many as the registers hold.
+constexpr int few_depth(int tiles, int groups) { return tiles * groups == 1 ? 3 : groups == 4 ? 1 : 2; }
+
+struct FewArgs {
+  TensorArgs a;
+  int splits;
+};
+
+// Grid: x outputs, y tiles of kGroups * 8 rows of input. A warp of the block has one split of one slot:
+// kTiles * 16 outputs, or for SwiGLU 16 of gate and the same of up.
+template <Dtype kDtype, bool kSwiglu, int kTiles, int kGroups>
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1) few_kernel(FewArgs args) {
+  static_assert(!kSwiglu || kTiles == 2);
+  constexpr int kDepth = few_depth(kTiles, kGroups);
+  constexpr int kOutputs = kSwiglu ? kMmaRows : kTiles * kMmaRows;
+  constexpr int kSlotSums = kTiles * kMmaRows * kGroups * kMmaCols;
+  constexpr bool kScaled = kDtype == Dtype::f8_e4m3;
+  const TensorArgs& a = args.a;
+  TensorTile tile;
+  if (!tensor_tile(a, static_cast<int32_t>(blockIdx.y), &tile)) return;
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const int splits = args.splits, slots = static_cast<int>(blockDim.x) / kWarp / splits;
+  const int split = warp % splits;
+  const int64_t first_output = (int64_t{blockIdx.x} * slots + warp / splits) * kOutputs;
+
+  // Rows of the weight; past the last one again, and the results are dropped.
+  const unsigned char* w[kTiles];
+  int w_next[kTiles];  // from row g to row g + 8
+  const float* w_scale[kTiles];
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+    const WeightView& view = kSwiglu && m == 1 ? tile.up : tile.weight;
+    const int64_t first = kSwiglu ? first_output : first_output + m * kMmaRows;
+    const auto row = [&](int64_t r) { return r < a.outputs ? r : a.outputs - 1; };
+    w[m] = view.data + row(first + g) * view.pitch + 16 * t;
+    w_next[m] = static_cast<int>((row(first + g + 8) - row(first + g)) * view.pitch);
+    if constexpr (kScaled) {
+      w_scale[m] = view.scale + (first < a.outputs ? first : a.outputs - 1) / kQuantBlock * view.scale_cols;
+    }
+  }
+  const unsigned char* x[kGroups];
+  int x_scale[kGroups][2];  // of a.x.scale
+#pragma unroll
+  for (int n = 0; n < kGroups; ++n) {
+    const int i = n * kMmaCols + g;
+    x[n] = i < tile.count ? a.x.data + input_row(a, tile, i) * a.x.pitch + 16 * t : nullptr;
+    if constexpr (kScaled) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const int column = n * kMmaCols + 2 * t + c;
+        const int64_t row = input_row(a, tile, column < tile.count ? column : 0);
+        x_scale[n][c] = static_cast<int>(row * a.x.scale_cols);
+      }
+    }
+  }
+
+  const int chunks = static_cast<int>(tile.weight.pitch / 16), blocks = tensor_blocks(tile.weight.pitch);
+  const int first_block = blocks * split / splits, last_block = blocks * (split + 1) / splits;
+  uint4 w_raw[kDepth][kUnits][kTiles][2], x_raw[kDepth][kUnits][kGroups];
+  float w_factor[kDepth][kTiles], x_factor[kDepth][kGroups][2];
+  const auto load = [&](int d, int block) {
+    const uint4 zero = {0, 0, 0, 0};
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const int at = block * kTensorBlock + u * kUnitBytes;
+      const bool inside = at / 16 + t < chunks;
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+        w_raw[d][u][m][0] = inside ? load_once(w[m] + at) : zero;
+        w_raw[d][u][m][1] = inside ? load_once(w[m] + w_next[m] + at) : zero;
+      }
+#pragma unroll
+      for (int n = 0; n < kGroups; ++n) {
+        x_raw[d][u][n] = x[n] ? *reinterpret_cast<const uint4*>(x[n] + at) : zero;
+      }
+    }
+    if constexpr (kScaled) {
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) w_factor[d][m] = w_scale[m][block];
+#pragma unroll
+      for (int n = 0; n < kGroups; ++n) {
+        x_factor[d][n][0] = a.x.scale[x_scale[n][0] + block];
+        x_factor[d][n][1] = a.x.scale[x_scale[n][1] + block];
+      }
+    }
+  };
+#pragma unroll
+  for (int d = 0; d < kDepth; ++d) {
+    if (first_block + d < last_block) load(d, first_block + d);
+  }
+  MmaSums sums[kTiles][kGroups], part[kTiles][kGroups];
+  for (int block = first_block; block < last_block; block += kDepth) {
+#pragma unroll
+    for (int d = 0; d < kDepth; ++d) {
+      if (block + d >= last_block) break;
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u) {
+        Operand<kDtype> b[kGroups];
+#pragma unroll
+        for (int n = 0; n < kGroups; ++n) b[n].set(x_raw[d][u][n]);
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+          Operand<kDtype> a0, a1;
+          a0.set(w_raw[d][u][m][0]);
+          a1.set(w_raw[d][u][m][1]);
+#pragma unroll
+          for (int j = 0; j < Operand<kDtype>::kSteps; ++j) {
+#pragma unroll
+            for (int n = 0; n < kGroups; ++n) add_step<kDtype>(sums[m][n], a0, a1, b[n], j);
+          }
+        }
+      }
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+        for (int n = 0; n < kGroups; ++n) {
+          end_block<kDtype>(part[m][n], sums[m][n], w_factor[d][m], x_factor[d][n][0], x_factor[d][n][1]);
+        }
+      }
+      if (block + d + kDepth < last_block) load(d, block + d + kDepth);
+    }
+  }
+
+  auto* parts = reinterpret_cast<float*>(shared_memory());  // [warps][kTiles][kGroups * 8][16]
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int column = n * kMmaCols + 2 * t + i % 2, output = g + i / 2 * 8;
+        parts[warp * kSlotSums + (m * kGroups * kMmaCols + column) * kMmaRows + output] = part[m][n].value[i];
+      }
+    }
+  }
+  __syncthreads();
+  // kOutputs consecutive threads a row of y.
+  for (int i = threadIdx.x; i < slots * kOutputs * tile.count; i += blockDim.x) {
+    const int slot = i / (kOutputs * tile.count), column = i / kOutputs % tile.count, o = i % kOutputs;
+    const int64_t output = (int64_t{blockIdx.x} * slots + slot) * kOutputs + o;
+    if (output >= a.outputs) continue;
+    const auto total = [&](int m) {
+      const float* at =
+          parts + slot * splits * kSlotSums + (m * kGroups * kMmaCols + column) * kMmaRows + o % kMmaRows;
+      float sum = 0;
+      for (int s = 0; s < splits; ++s) sum += at[s * kSlotSums];
+      return sum;
+    };
+    store_output(a, tile.begin + column, output, kSwiglu ? swiglu(total(0), total(1)) : total(o / kMmaRows));
+  }
+}
+
+template <Dtype kDtype, bool kSwiglu, int kTiles, int kGroups>
+void launch_few(const TensorArgs& a, Stream stream) {
+  const int splits = tensor_splits(a.outputs, a.pitch);
+  const int warps = splits > 4 ? splits : 4, slots = warps / splits;
+  const int64_t per_block = slots * (kSwiglu ? kMmaRows : kTiles * kMmaRows);
+  launch(few_kernel<kDtype, kSwiglu, kTiles, kGroups>,
+         {(a.outputs + per_block - 1) / per_block, a.tile_bound}, warps * kWarp,
+         int64_t{4} * warps * kTiles * kMmaRows * kGroups * kMmaCols, stream, FewArgs{a, splits});
+}
+
+template <Dtype kDtype, int kGroups>
+void launch_kind(const TensorArgs& a, Stream stream) {
+  if (a.kind == TensorKind::swiglu) return launch_few<kDtype, true, 2, kGroups>(a, stream);
+  // 32 outputs a warp share the input, if enough warps remain.
+  const bool wide = a.outputs / 32 * tensor_splits(a.outputs, a.pitch) * a.tile_bound >= 700;
+  if (wide) return launch_few<kDtype, false, 2, kGroups>(a, stream);
+  launch_few<kDtype, false, 1, kGroups>(a, stream);
+}
+
+template <Dtype kDtype>
+void launch_groups(const TensorArgs& a, Stream stream) {
+  if (a.tile_rows <= 8) return launch_kind<kDtype, 1>(a, stream);
+  if (a.tile_rows <= 16) return launch_kind<kDtype, 2>(a, stream);
+  launch_kind<kDtype, 4>(a, stream);
+}
+
+}  // namespace
+
+void launch_tensor_few(const TensorArgs& a, Stream stream) {
+  static_assert(kFewRows == 32);
+  if (a.dtype == Dtype::bf16) return launch_groups<Dtype::bf16>(a, stream);
+  launch_groups<Dtype::f8_e4m3>(a, stream);
+}
+
+}  // namespace dsv::cuda

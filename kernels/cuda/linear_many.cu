@@ -1,0 +1,212 @@
+// Linears and SwiGLU for many rows of input: tiles of outputs by rows, blocks of columns through shared
+// memory.
+//
+// Bound: the tensor cores, which mma.sync drives at about 60% of their rate on Hopper (some 600 TFLOP/s) and
+// fully before; below some 200 rows the weight's bytes. A warp's 64 x 32 tile reads (64 + 32) * 16 bytes of
+// shared memory for an mma step of 65 kFLOP: half of what the memory gives. From L2 a block of 128 x 128
+// reads 32 KB a block of columns (4.2 MFLOP): 4.7 TB/s at 600 TFLOP/s.
+#include "kernels/cuda/tensor.cuh"
+
+namespace dsv::cuda {
+namespace {
+
+// A block of threads' tile and its warps'. Outputs are rows of the weight, of gate and up together for
+// SwiGLU.
+template <int kOutputs_, int kRows_, int kWarpOutputs_, int kWarpRows_, int kStages_>
+struct Shape {
+  static constexpr int kOutputs = kOutputs_, kRows = kRows_, kStages = kStages_;
+  static constexpr int kTiles = kWarpOutputs_ / kMmaRows, kGroups = kWarpRows_ / kMmaCols;  // of a warp
+  static constexpr int kWarpsDown = kOutputs / kWarpOutputs_, kWarpsAcross = kRows / kWarpRows_;
+  static constexpr int kThreads = kWarpsDown * kWarpsAcross * kWarp;
+  static constexpr int kStageBytes =
+      (kOutputs + kRows) * kTensorBlock + 4 * kRows;  // codes; scales of the rows
+  static constexpr int kSharedBytes = kStages * kStageBytes;
+  static_assert(kSharedBytes <= 99 * 1024, "every card has this much");
+  static_assert(kWarpOutputs_ % (2 * kMmaRows) == 0, "gate and up of the same outputs are in one warp");
+};
+using Middle = Shape<64, 64, 32, 16, 4>;
+using Large = Shape<128, 128, 64, 32, 3>;
+
+// Where chunk c (16 bytes) of row r of a tile lies: rows are 128 bytes, and eight lanes that read the same
+// unit of two neighbouring rows meet all banks.
+__device__ __forceinline__ int chunk_at(int r, int c) {
+  return r * static_cast<int>(kTensorBlock) + (c ^ (r % 2) << 2) * 16;
+}
+
+// Grid: x tiles of rows, y outputs. With kSwiglu, 16 rows of the tile are of gate, the next 16 the same of
+// up.
+template <Dtype kDtype, bool kSwiglu, bool kSplit, class S>
+__global__ void __launch_bounds__(S::kThreads) many_kernel(TensorArgs a) {
+  constexpr bool kScaled = kDtype == Dtype::f8_e4m3;
+  constexpr int kChunks = kTensorBlock / 16, kTileOutputs = kSwiglu ? S::kOutputs / 2 : S::kOutputs;
+  TensorTile tile;
+  if (!tensor_tile(a, static_cast<int32_t>(blockIdx.x), &tile)) return;
+  unsigned char* const shared = shared_memory();
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const int warp_output = warp % S::kWarpsDown * S::kTiles * kMmaRows;
+  const int warp_row = warp / S::kWarpsDown * S::kGroups * kMmaCols;
+  const int64_t first_output = int64_t{blockIdx.y} * kTileOutputs;
+  const int chunks = static_cast<int>(tile.weight.pitch / 16), blocks = tensor_blocks(tile.weight.pitch);
+
+  // Each thread copies chunk threadIdx.x % 8 of every kStep-th row. Rows past the last one are zeros.
+  constexpr int kStep = S::kThreads / kChunks, kMyOutputs = S::kOutputs / kStep, kMyRows = S::kRows / kStep;
+  static_assert(S::kOutputs % kStep == 0 && S::kRows % kStep == 0 && S::kThreads >= S::kRows);
+  const int my_row = threadIdx.x / kChunks, my_chunk = threadIdx.x % kChunks;
+  const unsigned char *w[kMyOutputs], *x[kMyRows];
+#pragma unroll
+  for (int i = 0; i < kMyOutputs; ++i) {
+    const int r = my_row + i * kStep;
+    const WeightView& view = kSwiglu && r / kMmaRows % 2 ? tile.up : tile.weight;
+    const int64_t row = first_output + (kSwiglu ? r / (2 * kMmaRows) * kMmaRows + r % kMmaRows : r);
+    w[i] = row < a.outputs ? view.data + row * view.pitch + 16 * my_chunk : nullptr;
+  }
+#pragma unroll
+  for (int i = 0; i < kMyRows; ++i) {
+    const int r = my_row + i * kStep;
+    x[i] = r < tile.count ? a.x.data + input_row(a, tile, r) * a.x.pitch + 16 * my_chunk : nullptr;
+  }
+  const float* x_scale = nullptr;
+  if (kScaled && static_cast<int>(threadIdx.x) < tile.count) {
+    x_scale = a.x.scale + input_row(a, tile, static_cast<int>(threadIdx.x)) * a.x.scale_cols;
+  }
+  const auto fill = [&](int block) {
+    unsigned char* const stage = shared + block % S::kStages * S::kStageBytes;
+    const bool inside = block * kChunks + my_chunk < chunks;
+#pragma unroll
+    for (int i = 0; i < kMyOutputs; ++i) {
+      const bool valid = inside && w[i];
+      copy_async_16(stage + chunk_at(my_row + i * kStep, my_chunk),
+                    valid ? w[i] + block * kTensorBlock : a.x.data, valid);
+    }
+#pragma unroll
+    for (int i = 0; i < kMyRows; ++i) {
+      copy_async_16(stage + chunk_at(S::kOutputs + my_row + i * kStep, my_chunk),
+                    x[i] ? x[i] + block * kTensorBlock : a.x.data, x[i]);
+    }
+    if (kScaled && threadIdx.x < S::kRows) {
+      copy_async_4(stage + (S::kOutputs + S::kRows) * kTensorBlock + 4 * threadIdx.x,
+                   x_scale ? x_scale + block : a.x.scale, x_scale);
+    }
+  };
+
+  const auto scales_of = [&](const WeightView& view) {
+    return kScaled ? view.scale + first_output / kQuantBlock * view.scale_cols : nullptr;
+  };
+  static_assert(kQuantBlock % kTileOutputs == 0);
+  const float* const w_scale[2] = {scales_of(tile.weight), scales_of(kSwiglu ? tile.up : tile.weight)};
+
+  MmaSums sums[S::kTiles][S::kGroups], part[S::kTiles][S::kGroups], total[S::kTiles][S::kGroups];
+  const int splits = kSplit ? tensor_splits(a.outputs, a.pitch) : 1;
+  int split = 0;
+#pragma unroll
+  for (int s = 0; s < S::kStages - 1; ++s) {
+    if (s < blocks) fill(s);
+    copy_commit();
+  }
+  for (int block = 0; block < blocks; ++block) {
+    copy_wait<S::kStages - 2>();
+    __syncthreads();  // the block has come for every thread, and all are done with the one before
+    if (block + S::kStages - 1 < blocks) fill(block + S::kStages - 1);
+    copy_commit();
+    const unsigned char* const stage = shared + block % S::kStages * S::kStageBytes;
+    float weight_scale[2] = {1, 1};
+    if constexpr (kScaled) {
+      weight_scale[0] = w_scale[0][block];
+      weight_scale[1] = kSwiglu ? w_scale[1][block] : weight_scale[0];
+    }
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const auto raw = [&](int r) {
+        return *reinterpret_cast<const uint4*>(stage + chunk_at(r, u * (kUnitBytes / 16) + t));
+      };
+      Operand<kDtype> b[S::kGroups];
+#pragma unroll
+      for (int n = 0; n < S::kGroups; ++n) b[n].set(raw(S::kOutputs + warp_row + n * kMmaCols + g));
+#pragma unroll
+      for (int m = 0; m < S::kTiles; ++m) {
+        Operand<kDtype> a0, a1;
+        a0.set(raw(warp_output + m * kMmaRows + g));
+        a1.set(raw(warp_output + m * kMmaRows + g + 8));
+#pragma unroll
+        for (int j = 0; j < Operand<kDtype>::kSteps; ++j) {
+#pragma unroll
+          for (int n = 0; n < S::kGroups; ++n) add_step<kDtype>(sums[m][n], a0, a1, b[n], j);
+        }
+      }
+    }
+    const auto* x_scales =
+        reinterpret_cast<const float*>(stage + (S::kOutputs + S::kRows) * kTensorBlock) + warp_row;
+#pragma unroll
+    for (int n = 0; n < S::kGroups; ++n) {
+      float scale[2] = {1, 1};
+      if constexpr (kScaled) {
+        scale[0] = x_scales[n * kMmaCols + 2 * t], scale[1] = x_scales[n * kMmaCols + 2 * t + 1];
+      }
+#pragma unroll
+      for (int m = 0; m < S::kTiles; ++m) {
+        end_block<kDtype>(part[m][n], sums[m][n], weight_scale[m % 2], scale[0], scale[1]);
+      }
+    }
+    if (!kSplit || block + 1 != blocks * (split + 1) / splits) continue;
+    ++split;
+#pragma unroll
+    for (int m = 0; m < S::kTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < S::kGroups; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          total[m][n].value[i] += part[m][n].value[i];
+          part[m][n].value[i] = 0;
+        }
+      }
+    }
+  }
+
+  const auto& result = kSplit ? total : part;
+#pragma unroll
+  for (int m = 0; m < S::kTiles; m += kSwiglu ? 2 : 1) {
+#pragma unroll
+    for (int n = 0; n < S::kGroups; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int row = warp_row + n * kMmaCols + 2 * t + i % 2, o = g + i / 2 * 8;
+        const int64_t output = first_output + (warp_output + m * kMmaRows) / (kSwiglu ? 2 : 1) + o;
+        if (row >= tile.count || output >= a.outputs) continue;
+        const float sum = result[m][n].value[i];
+        const float y = kSwiglu ? swiglu(sum, result[m + kSwiglu][n].value[i]) : sum;
+        store_output(a, tile.begin + row, output, y);
+      }
+    }
+  }
+}
+
+template <Dtype kDtype, bool kSwiglu, class S>
+void launch_shape(const TensorArgs& a, Stream stream) {
+  constexpr int kTileOutputs = kSwiglu ? S::kOutputs / 2 : S::kOutputs;
+  const Grid grid = {a.tile_bound, (a.outputs + kTileOutputs - 1) / kTileOutputs};
+  if (tensor_splits(a.outputs, a.pitch) == 1) {
+    return launch(many_kernel<kDtype, kSwiglu, false, S>, grid, S::kThreads, S::kSharedBytes, stream, a);
+  }
+  launch(many_kernel<kDtype, kSwiglu, true, S>, grid, S::kThreads, S::kSharedBytes, stream, a);
+}
+
+template <Dtype kDtype, bool kSwiglu>
+void launch_kind(const TensorArgs& a, Stream stream) {
+  if (a.tile_rows <= Middle::kRows) return launch_shape<kDtype, kSwiglu, Middle>(a, stream);
+  launch_shape<kDtype, kSwiglu, Large>(a, stream);
+}
+
+template <Dtype kDtype>
+void launch_dtype(const TensorArgs& a, Stream stream) {
+  if (a.kind == TensorKind::swiglu) return launch_kind<kDtype, true>(a, stream);
+  launch_kind<kDtype, false>(a, stream);
+}
+
+}  // namespace
+
+void launch_tensor_many(const TensorArgs& a, Stream stream) {
+  if (a.dtype == Dtype::bf16) return launch_dtype<Dtype::bf16>(a, stream);
+  launch_dtype<Dtype::f8_e4m3>(a, stream);
+}
+
+}  // namespace dsv::cuda
