@@ -1,4 +1,4 @@
-// Linear layers, and W_k^T q.
+// Linear layers.
 //
 // Bound of linear_kernel for R <= 8 rows: the weight's bytes, read once (o_proj of the released model, 7168 x
 // 16384 FP8, 117 MB: 39 us at 3 TB/s). Inputs come from L1: each lane reads 4 bytes of input a weight byte
@@ -67,17 +67,6 @@ void launch_rows(const LinearArgs& a, Stream stream) {
          splits > 1 ? kWarps * kRows * 4 : 0, stream, LinearKernelArgs{a, splits});
 }
 
-// A thread a column of W_k, so that a warp reads 32 neighbours of a row. Bound: W_k's bytes (8 MB of FP8 for
-// 128 heads: 3 us) if R is small.
-__global__ void absorb_kernel(AbsorbArgs a) {
-  const int64_t j = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, r = blockIdx.z, h = blockIdx.y;
-  if (j >= a.weight.cols) return;
-  const float* q = a.q + (r * a.heads + h) * a.head_dim;
-  float sum = 0;
-  for (int64_t i = 0; i < a.nope; ++i) sum = fmaf(weight_at(a.weight, h * a.group_rows + i, j), q[i], sum);
-  a.q_abs[(r * a.heads + h) * a.weight.cols + j] = a.to_bf16 ? round_bf16(sum) : sum;
-}
-
 }  // namespace
 
 void launch_linear(const LinearArgs& a, Stream stream) {
@@ -85,11 +74,6 @@ void launch_linear(const LinearArgs& a, Stream stream) {
   if (a.rows <= 2) return launch_rows<2>(a, stream);
   if (a.rows <= 4) return launch_rows<4>(a, stream);
   launch_rows<kDotRows>(a, stream);
-}
-
-void launch_absorb(const AbsorbArgs& a, Stream stream) {
-  constexpr int kThreads = 128;
-  launch(absorb_kernel, {(a.weight.cols + kThreads - 1) / kThreads, a.heads, a.rows}, kThreads, 0, stream, a);
 }
 
 }  // namespace dsv::cuda
