@@ -35,6 +35,9 @@ constexpr int kPartSteps = kPart / 16;  // of a matrix product, and one more for
 // banks.
 constexpr int kLatentRow = kRank + kRope + 8, kWeightRow = kTile + 8;  // 16-bit
 constexpr int kScoreRow = kTile + 8;                                   // f32
+// In every other 64 latent values, each 8 lie in their neighbours' place, so that threads which write 16
+// values each meet different banks.
+constexpr int swapped(int column) { return column / 64 % 2; }
 
 struct alignas(8) Fold {
   float before, now;  // factors of what came before and of the tile
@@ -47,7 +50,7 @@ struct Shared {
   uint16_t weights[kGroups * 16 * kWeightRow];  // f16 [heads][kTile]
   float scales[kParts * kTile];                 // [kParts][kTile]
   Fold fold[kGroups * 16];                      // by head; at last: total and maximum
-  float query_factor[kGroups * 16];             // what the f16 queries of a head are to be multiplied by
+  float query_factor[kGroups * 16];             // of a head: what its scores are to be multiplied by
 };
 static_assert(sizeof(Shared<2>) <= 99 * 1024);
 
@@ -100,19 +103,18 @@ __device__ __forceinline__ void store_latent(Shared<kGroups>& s, int token, int 
     e4m3x4_to_f16(raw.codes[i].y, w + 2);
     e4m3x4_to_f16(raw.codes[i].z, w + 4);
     e4m3x4_to_f16(raw.codes[i].w, w + 6);
-    // Eight threads write at steps of 32 bytes: half of them the second half first, for the banks.
-    auto* to = reinterpret_cast<uint4*>(row + kPart * i + 16 * eighth);
-    const bool swap = eighth >= 4;
-    const uint4 low = {w[0], w[1], w[2], w[3]}, high = {w[4], w[5], w[6], w[7]};
-    to[swap] = swap ? high : low;
-    to[!swap] = swap ? low : high;
+    uint16_t* to = row + kPart * i + 16 * eighth;
+    const int swap = eighth / 4;  // swapped() of these columns
+    *reinterpret_cast<uint4*>(to + 8 * swap) = uint4{w[0], w[1], w[2], w[3]};
+    *reinterpret_cast<uint4*>(to + 8 * (1 - swap)) = uint4{w[4], w[5], w[6], w[7]};
   }
   *reinterpret_cast<uint4*>(row + kRank + 8 * eighth) = raw.rope;
   if (eighth < kParts) s.scales[eighth * kTile + token] = raw.scale;
 }
 
-// Queries of kGroups * 16 heads to shared memory, in the latents' place: the absorbed part as f16 times a
-// power of two that brings its largest to [2^14, 2^15), the RoPE part as bf16. Heads past the last are zero.
+// Queries of kGroups * 16 heads to shared memory, in the latents' place, times a power of two that brings the
+// largest of the absorbed part to [2^14, 2^15) if it is not tiny: that part as f16, the RoPE part as bf16.
+// Heads past the last are zero.
 template <int kGroups>
 struct QueryLoad {
   static constexpr int kLanes = kThreads / (16 * kGroups), kChunks = kRank / 8 / kLanes;
@@ -149,7 +151,7 @@ struct QueryLoad {
       largest = largest > other ? largest : other;
     }
     int exponent = 127 + 14 - static_cast<int>(largest >> 7);
-    if (exponent > 126) exponent = 126;
+    if (exponent > 60) exponent = 60;
     const float factor = float_of(static_cast<uint32_t>(127 + exponent) << 23);
     const auto scaled = [factor](uint32_t word) {
       return pack_f16(float_of(word << 16) * factor, float_of(word & 0xFFFF0000u) * factor);
@@ -162,7 +164,8 @@ struct QueryLoad {
     }
     auto* to = reinterpret_cast<uint32_t*>(row + kRank + kRope / kLanes * lane);
 #pragma unroll
-    for (int i = 0; i < kRope / kLanes / 2; ++i) to[i] = pack_bf16(rope[2 * i], rope[2 * i + 1]);
+    for (int i = 0; i < kRope / kLanes / 2; ++i)
+      to[i] = pack_bf16(rope[2 * i] * factor, rope[2 * i + 1] * factor);
     if (lane == 0) s.query_factor[head] = float_of(static_cast<uint32_t>(127 - exponent) << 23);
   }
 };
@@ -170,7 +173,7 @@ struct QueryLoad {
 // The sums of this warp's quarter for its 16 heads and kTokens positions from first on.
 template <int kGroups, int kTokens>
 __device__ __forceinline__ void quarter_scores(const Shared<kGroups>& s, const uint32_t (*q)[4], int part,
-                                               int first_head, int first, float (*sum)[4]) {
+                                               int first, float (*sum)[4]) {
   const int lane = threadIdx.x % kWarp;
 #pragma unroll
   for (int n = 0; n < kTokens / 8; ++n) sum[n][0] = sum[n][1] = sum[n][2] = sum[n][3] = 0;
@@ -179,21 +182,20 @@ __device__ __forceinline__ void quarter_scores(const Shared<kGroups>& s, const u
 #pragma unroll
     for (int n = 0; n < kTokens / 16; ++n) {
       uint32_t b[4];
-      load_b_rows(b, s.latents + (first + 16 * n) * kLatentRow + kPart * part + 16 * k, kLatentRow);
+      load_b_rows(b, s.latents + (first + 16 * n) * kLatentRow + kPart * part + 16 * k, kLatentRow,
+                  swapped(16 * k));
       mma_f16(sum[2 * n], q[k], b[0], b[1]);
       mma_f16(sum[2 * n + 1], q[k], b[2], b[3]);
     }
   }
-  const float upper = s.query_factor[first_head + lane / 4],
-              lower = s.query_factor[first_head + lane / 4 + 8];
 #pragma unroll
   for (int n = 0; n < kTokens / 8; ++n) {
     const auto scale =
         *reinterpret_cast<const Pair*>(s.scales + part * kTile + first + 8 * n + 2 * (lane % 4));
-    sum[n][0] *= scale.x * upper;
-    sum[n][1] *= scale.y * upper;
-    sum[n][2] *= scale.x * lower;
-    sum[n][3] *= scale.y * lower;
+    sum[n][0] *= scale.x;
+    sum[n][1] *= scale.y;
+    sum[n][2] *= scale.x;
+    sum[n][3] *= scale.y;
   }
 #pragma unroll
   for (int n = 0; n < kTokens / 16; ++n) {
@@ -260,13 +262,14 @@ __device__ __forceinline__ void fold_latents(const Shared<kGroups>& s, float (*m
   const float* scales = s.scales + warp / 2 * kTile;  // of the quarter that the values lie in
   // Relative to the largest: f16 has few exponents.
   const float largest = fmaxf(warp_max(fmaxf(scales[lane], scales[lane + kWarp])), 0x1p-100f);
+  const float inverse = 1 / largest;
   uint32_t weights[kGroups][kTile / 16][4];
 #pragma unroll
   for (int k = 0; k < kTile / 16; ++k) {
     const auto low = *reinterpret_cast<const Pair*>(scales + 16 * k + 2 * (lane % 4));
     const auto high = *reinterpret_cast<const Pair*>(scales + 16 * k + 2 * (lane % 4) + 8);
-    const uint32_t low_factor = pack_f16(low.x / largest, low.y / largest);
-    const uint32_t high_factor = pack_f16(high.x / largest, high.y / largest);
+    const uint32_t low_factor = pack_f16(low.x * inverse, low.y * inverse);
+    const uint32_t high_factor = pack_f16(high.x * inverse, high.y * inverse);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       uint32_t* w = weights[g][k];
@@ -297,7 +300,7 @@ __device__ __forceinline__ void fold_latents(const Shared<kGroups>& s, float (*m
 #pragma unroll
     for (int k = 0; k < kTile / 16; ++k) {
       uint32_t b[4];
-      load_b(b, s.latents + 16 * k * kLatentRow + 64 * warp + 16 * n, kLatentRow);
+      load_b(b, s.latents + 16 * k * kLatentRow + 64 * warp + 16 * n, kLatentRow, swapped(64 * warp));
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
         mma_f16(sum[g][0], weights[g][k], b[0], b[1]);
@@ -327,18 +330,27 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
 
   QueryLoad<kGroups> query;
   query.load(a, r, first_head);
+  Source source = {a.selected ? a.selected + r * a.topk : nullptr,
+                   a.step.page_table + int64_t{a.step.sequence[r]} * a.step.page_stride, a.cache.latent,
+                   a.topk};
+  // Positions are looked up two tiles ahead, pages one, latents come while the tile before is worked on. The
+  // first positions need not wait for n where a split is one tile: what lies past the n-th is not used.
+  int32_t begin = static_cast<int32_t>(blockIdx.y) * kTile, slot[2], position[2];
+  Raw raw[2];
+  const bool early = a.selected && a.topk <= kAttendMmaFold;
+  if (early) {
+    for (int i = 0; i < 2; ++i) position[i] = source.position(begin + token + 32 * i);
+  }
   const int32_t n = a.selected ? a.n_selected[r] : a.step.position[r] + 1;
   const int32_t per_split = a.splits == 1 ? n : attend_mma_split(n);
-  const int32_t begin = static_cast<int32_t>(blockIdx.y) * per_split;
+  begin = static_cast<int32_t>(blockIdx.y) * per_split;
   if (begin >= n) return;
-  const int32_t end = n - begin < per_split ? n : begin + per_split;
-  const Source source = {a.selected ? a.selected + r * a.topk : nullptr,
-                         a.step.page_table + int64_t{a.step.sequence[r]} * a.step.page_stride, a.cache.latent,
-                         end};
-  // Positions are looked up two tiles ahead, pages one, latents come while the tile before is worked on.
-  int32_t slot[2], position[2];
-  Raw raw[2];
-  for (int i = 0; i < 2; ++i) position[i] = source.position(begin + token + 32 * i);
+  source.end = n - begin < per_split ? n : begin + per_split;
+  const int32_t end = source.end;
+  for (int i = 0; i < 2; ++i) {
+    const int32_t at = begin + token + 32 * i;
+    if (!early || at >= end) position[i] = source.position(at);
+  }
   for (int i = 0; i < 2; ++i) slot[i] = source.slot(position[i]);
   for (int i = 0; i < 2; ++i) position[i] = source.position(begin + kTile + token + 32 * i);
 #pragma unroll
@@ -362,7 +374,11 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
 #pragma unroll
   for (int i = 0; i < kGroups * 32; ++i) mix[i / 32][i / 4 % 8][i % 4] = 0;
   Running running[kGroups];
-  const float factor = a.softmax_scale * 1.44269504f;
+  float factor[kGroups];  // of the head whose weights this thread computes
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) {
+    factor[g] = a.softmax_scale * 1.44269504f * s.query_factor[g * 16 + threadIdx.x / 16];
+  }
 
   for (int32_t at = begin; at < end; at += kTile) {
     __syncthreads();  // the tile before, or the queries, are done with
@@ -376,7 +392,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
       for (int i = 0; i < 2; ++i) position[i] = source.position(at + 3 * kTile + token + 32 * i);
     }
     float sum[kTokens / 8][4];
-    quarter_scores<kGroups, kTokens>(s, q, part, group * 16, first_token, sum);
+    quarter_scores<kGroups, kTokens>(s, q, part, first_token, sum);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       if (g > 0) __syncthreads();  // the scores of the group before are read
@@ -389,7 +405,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
         }
       }
       __syncthreads();
-      tile_weights(s, g, end - at, factor, running[g]);
+      tile_weights(s, g, end - at, factor[g], running[g]);
     }
     __syncthreads();
     fold_latents(s, mix);

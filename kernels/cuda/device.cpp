@@ -402,6 +402,11 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(shared, layout.shared, scratch);
     make(ffn_tables, layout.ffn_tables, "tables of experts");
     upload(inv_freq, geometry.inv_freq.data(), layout.inv_freq);
+    if (selected) {  // attention reads ahead of knowing how many there are
+      Upload none(*this, selected);
+      none.zeros(layout.selected);
+      none.finish();
+    }
   } catch (...) {
     release();
     throw;

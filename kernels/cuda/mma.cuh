@@ -158,15 +158,15 @@ __device__ __forceinline__ void load_a(uint32_t* a, const uint16_t* matrix, int 
   load_matrices(a, matrix + lane % 16 * stride + lane / 16 * 8);
 }
 // A [16, 16] matrix whose rows are the columns of two B: b[0], b[1] of its first 8 rows, b[2], b[3] of the
-// others.
-__device__ __forceinline__ void load_b_rows(uint32_t* b, const uint16_t* matrix, int stride) {
+// others. swap: 1 if columns 8 to 15 lie before 0 to 7.
+__device__ __forceinline__ void load_b_rows(uint32_t* b, const uint16_t* matrix, int stride, int swap = 0) {
   const int lane = threadIdx.x % kWarp;
-  load_matrices(b, matrix + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
+  load_matrices(b, matrix + (lane / 16 * 8 + lane % 8) * stride + (lane / 8 % 2 ^ swap) * 8);
 }
 // A [16, 16] matrix [k, n] as two B: b[0], b[1] of its first 8 columns, b[2], b[3] of the others.
-__device__ __forceinline__ void load_b(uint32_t* b, const uint16_t* matrix, int stride) {
+__device__ __forceinline__ void load_b(uint32_t* b, const uint16_t* matrix, int stride, int swap = 0) {
   const int lane = threadIdx.x % kWarp;
-  load_transposed(b, matrix + lane % 16 * stride + lane / 16 * 8);
+  load_transposed(b, matrix + lane % 16 * stride + (lane / 16 ^ swap) * 8);
 }
 
 // Four e4m3 codes as f16, which holds them all.
