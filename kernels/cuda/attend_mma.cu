@@ -43,16 +43,23 @@ struct alignas(8) Fold {
   float before, now;  // factors of what came before and of the tile
 };
 
-template <int kGroups>
-struct Shared {
-  uint16_t latents[kTile * kLatentRow];         // [kTile]: f16 [kRank], bf16 [kRope]; at first the queries
-  float scores[kParts * 16 * kScoreRow];        // [kParts][16 heads]: sums of a quarter, 16 heads at a time
-  uint16_t weights[kGroups * 16 * kWeightRow];  // f16 [heads][kTile]
-  float scales[kParts * kTile];                 // [kParts][kTile]
-  Fold fold[kGroups * 16];                      // by head; at last: total and maximum
-  float query_factor[kGroups * 16];             // of a head: what its scores are to be multiplied by
+struct Tile {
+  uint16_t latents[kTile * kLatentRow];  // [kTile]: f16 [kRank], bf16 [kRope]
+  float scales[kParts * kTile];          // [kParts][kTile]
 };
-static_assert(sizeof(Shared<2>) <= 99 * 1024);
+
+// Roomy, on GPUs that have that much: the next tile is stored while this one is worked on, and scores of all
+// heads become weights at once. The same operations on the same values in either form.
+template <int kGroups, bool kRoomy>
+struct Shared {
+  static constexpr int kTiles = kRoomy ? 2 : 1, kAtOnce = kRoomy ? kGroups : 1;  // kAtOnce: 16 heads each
+  Tile tile[kTiles];                               // the last: at first the queries, rows like latents
+  float scores[kAtOnce][kParts * 16 * kScoreRow];  // [kParts][16 heads]: sums of a quarter
+  uint16_t weights[kGroups * 16 * kWeightRow];     // f16 [heads][kTile]
+  Fold fold[kGroups * 16];                         // by head; at last: total and maximum
+  float query_factor[kGroups * 16];                // of a head: what its scores are to be multiplied by
+};
+static_assert(sizeof(Shared<2, false>) <= kPortableShared);
 
 // What a thread brings of one latent: 16 codes of each quarter, an eighth of the RoPE values, and the first
 // four of a latent's eight threads a scale each.
@@ -93,23 +100,21 @@ struct Source {
   }
 };
 
-template <int kGroups>
-__device__ __forceinline__ void store_latent(Shared<kGroups>& s, int token, int eighth, const Raw& raw) {
-  uint16_t* row = s.latents + token * kLatentRow;
-#pragma unroll
-  for (int i = 0; i < kParts; ++i) {
-    uint32_t w[8];
-    e4m3x4_to_f16(raw.codes[i].x, w);
-    e4m3x4_to_f16(raw.codes[i].y, w + 2);
-    e4m3x4_to_f16(raw.codes[i].z, w + 4);
-    e4m3x4_to_f16(raw.codes[i].w, w + 6);
-    uint16_t* to = row + kPart * i + 16 * eighth;
-    const int swap = eighth / 4;  // swapped() of these columns
-    *reinterpret_cast<uint4*>(to + 8 * swap) = uint4{w[0], w[1], w[2], w[3]};
-    *reinterpret_cast<uint4*>(to + 8 * (1 - swap)) = uint4{w[4], w[5], w[6], w[7]};
-  }
+// A quarter of a thread's part of a latent; with the first its RoPE values and its scale.
+__device__ __forceinline__ void store_latent(Tile& tile, int token, int eighth, const Raw& raw, int quarter) {
+  uint16_t* row = tile.latents + token * kLatentRow;
+  uint32_t w[8];
+  e4m3x4_to_f16(raw.codes[quarter].x, w);
+  e4m3x4_to_f16(raw.codes[quarter].y, w + 2);
+  e4m3x4_to_f16(raw.codes[quarter].z, w + 4);
+  e4m3x4_to_f16(raw.codes[quarter].w, w + 6);
+  uint16_t* to = row + kPart * quarter + 16 * eighth;
+  const int swap = eighth / 4;  // swapped() of these columns
+  *reinterpret_cast<uint4*>(to + 8 * swap) = uint4{w[0], w[1], w[2], w[3]};
+  *reinterpret_cast<uint4*>(to + 8 * (1 - swap)) = uint4{w[4], w[5], w[6], w[7]};
+  if (quarter > 0) return;
   *reinterpret_cast<uint4*>(row + kRank + 8 * eighth) = raw.rope;
-  if (eighth < kParts) s.scales[eighth * kTile + token] = raw.scale;
+  if (eighth < kParts) tile.scales[eighth * kTile + token] = raw.scale;
 }
 
 // Queries of kGroups * 16 heads to shared memory, in the latents' place, times a power of two that brings the
@@ -135,7 +140,7 @@ struct QueryLoad {
     for (int i = 0; i < kRope / kLanes; ++i) rope[i] = there ? q[i] : 0.0f;
   }
 
-  __device__ __forceinline__ void store(Shared<kGroups>& s) const {
+  __device__ __forceinline__ void store(uint16_t* queries, float* query_factor) const {
     const int lane = threadIdx.x % kLanes, head = static_cast<int>(threadIdx.x) / kLanes;
     uint32_t largest = 0;
     const auto larger = [&](uint32_t word) {
@@ -156,7 +161,7 @@ struct QueryLoad {
     const auto scaled = [factor](uint32_t word) {
       return pack_f16(float_of(word << 16) * factor, float_of(word & 0xFFFF0000u) * factor);
     };
-    uint16_t* row = s.latents + head * kLatentRow;
+    uint16_t* row = queries + head * kLatentRow;
 #pragma unroll
     for (int i = 0; i < kChunks; ++i) {
       *reinterpret_cast<uint4*>(row + 8 * (lane + kLanes * i)) =
@@ -166,14 +171,14 @@ struct QueryLoad {
 #pragma unroll
     for (int i = 0; i < kRope / kLanes / 2; ++i)
       to[i] = pack_bf16(rope[2 * i] * factor, rope[2 * i + 1] * factor);
-    if (lane == 0) s.query_factor[head] = float_of(static_cast<uint32_t>(127 - exponent) << 23);
+    if (lane == 0) query_factor[head] = float_of(static_cast<uint32_t>(127 - exponent) << 23);
   }
 };
 
 // The sums of this warp's quarter for its 16 heads and kTokens positions from first on.
-template <int kGroups, int kTokens>
-__device__ __forceinline__ void quarter_scores(const Shared<kGroups>& s, const uint32_t (*q)[4], int part,
-                                               int first, float (*sum)[4]) {
+template <int kTokens>
+__device__ __forceinline__ void quarter_scores(const Tile& tile, const uint32_t (*q)[4], int part, int first,
+                                               float (*sum)[4]) {
   const int lane = threadIdx.x % kWarp;
 #pragma unroll
   for (int n = 0; n < kTokens / 8; ++n) sum[n][0] = sum[n][1] = sum[n][2] = sum[n][3] = 0;
@@ -182,7 +187,7 @@ __device__ __forceinline__ void quarter_scores(const Shared<kGroups>& s, const u
 #pragma unroll
     for (int n = 0; n < kTokens / 16; ++n) {
       uint32_t b[4];
-      load_b_rows(b, s.latents + (first + 16 * n) * kLatentRow + kPart * part + 16 * k, kLatentRow,
+      load_b_rows(b, tile.latents + (first + 16 * n) * kLatentRow + kPart * part + 16 * k, kLatentRow,
                   swapped(16 * k));
       mma_f16(sum[2 * n], q[k], b[0], b[1]);
       mma_f16(sum[2 * n + 1], q[k], b[2], b[3]);
@@ -191,7 +196,7 @@ __device__ __forceinline__ void quarter_scores(const Shared<kGroups>& s, const u
 #pragma unroll
   for (int n = 0; n < kTokens / 8; ++n) {
     const auto scale =
-        *reinterpret_cast<const Pair*>(s.scales + part * kTile + first + 8 * n + 2 * (lane % 4));
+        *reinterpret_cast<const Pair*>(tile.scales + part * kTile + first + 8 * n + 2 * (lane % 4));
     sum[n][0] *= scale.x;
     sum[n][1] *= scale.y;
     sum[n][2] *= scale.x;
@@ -200,7 +205,7 @@ __device__ __forceinline__ void quarter_scores(const Shared<kGroups>& s, const u
 #pragma unroll
   for (int n = 0; n < kTokens / 16; ++n) {
     uint32_t b[4];
-    load_b_rows(b, s.latents + (first + 16 * n) * kLatentRow + kRank + 16 * part, kLatentRow);
+    load_b_rows(b, tile.latents + (first + 16 * n) * kLatentRow + kRank + 16 * part, kLatentRow);
     mma_bf16(sum[2 * n], q[kPartSteps], b[0], b[1]);
     mma_bf16(sum[2 * n + 1], q[kPartSteps], b[2], b[3]);
   }
@@ -219,16 +224,15 @@ struct Running {
   }
 };
 
-// Softmax weights of the 16 heads whose quarters lie in s.scores: thread t has positions 4 (t % 16) on of
+// Softmax weights of 16 heads whose quarters lie in `scores`: thread t has positions 4 (t % 16) on of
 // head t / 16.
-template <int kGroups>
-__device__ __forceinline__ void tile_weights(Shared<kGroups>& s, int group, int count, float factor,
-                                             Running& run) {
+__device__ __forceinline__ void tile_weights(const float* scores, uint16_t* weights, Fold* fold, int count,
+                                             float factor, Running& run) {
   const int head = static_cast<int>(threadIdx.x) / 16, first = threadIdx.x % 16 * 4;
   float score[4] = {0, 0, 0, 0};
 #pragma unroll
   for (int p = 0; p < kParts; ++p) {
-    const float4 part = *reinterpret_cast<const float4*>(s.scores + (p * 16 + head) * kScoreRow + first);
+    const float4 part = *reinterpret_cast<const float4*>(scores + (p * 16 + head) * kScoreRow + first);
     score[0] += part.x;
     score[1] += part.y;
     score[2] += part.z;
@@ -245,21 +249,23 @@ __device__ __forceinline__ void tile_weights(Shared<kGroups>& s, int group, int 
   WordPair words;
   words.x = pack_f16(exp2f(score[0] - maximum), exp2f(score[1] - maximum));
   words.y = pack_f16(exp2f(score[2] - maximum), exp2f(score[3] - maximum));
-  *reinterpret_cast<WordPair*>(s.weights + (group * 16 + head) * kWeightRow + first) = words;
+  *reinterpret_cast<WordPair*>(weights + head * kWeightRow + first) = words;
   for (const uint32_t word : {words.x, words.y}) {  // what is summed is what was rounded
     const Pair two = unpack_f16(word);
     total += two.x + two.y;
   }
   for (int lanes = 8; lanes > 0; lanes /= 2) total += __shfl_xor_sync(kAllLanes, total, lanes);
-  const Fold fold = run.fold(maximum, total);
-  if (threadIdx.x % 16 == 0) s.fold[group * 16 + head] = fold;
+  const Fold now = run.fold(maximum, total);
+  if (threadIdx.x % 16 == 0) fold[head] = now;
 }
 
-// mix = mix * before + (weights latents) * now, for this warp's 64 values of a latent and all heads.
-template <int kGroups>
-__device__ __forceinline__ void fold_latents(const Shared<kGroups>& s, float (*mix)[8][4]) {
+// mix = mix * before + (weights latents) * now, for this warp's 64 values of a latent and all heads. Calls
+// beside(0 .. 3) between its steps.
+template <int kGroups, class Beside>
+__device__ __forceinline__ void fold_latents(const Tile& tile, const uint16_t* all_weights, const Fold* folds,
+                                             float (*mix)[8][4], Beside&& beside) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const float* scales = s.scales + warp / 2 * kTile;  // of the quarter that the values lie in
+  const float* scales = tile.scales + warp / 2 * kTile;  // of the quarter that the values lie in
   // Relative to the largest: f16 has few exponents.
   const float largest = fmaxf(warp_max(fmaxf(scales[lane], scales[lane + kWarp])), 0x1p-100f);
   const float inverse = 1 / largest;
@@ -273,7 +279,7 @@ __device__ __forceinline__ void fold_latents(const Shared<kGroups>& s, float (*m
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       uint32_t* w = weights[g][k];
-      load_a(w, s.weights + g * 16 * kWeightRow + 16 * k, kWeightRow);
+      load_a(w, all_weights + g * 16 * kWeightRow + 16 * k, kWeightRow);
       w[0] = mul_f16(w[0], low_factor);
       w[1] = mul_f16(w[1], low_factor);
       w[2] = mul_f16(w[2], high_factor);
@@ -285,7 +291,7 @@ __device__ __forceinline__ void fold_latents(const Shared<kGroups>& s, float (*m
   for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      fold[g][i] = s.fold[g * 16 + lane / 4 + 8 * i];
+      fold[g][i] = folds[g * 16 + lane / 4 + 8 * i];
       fold[g][i].now *= largest;
     }
   }
@@ -300,13 +306,14 @@ __device__ __forceinline__ void fold_latents(const Shared<kGroups>& s, float (*m
 #pragma unroll
     for (int k = 0; k < kTile / 16; ++k) {
       uint32_t b[4];
-      load_b(b, s.latents + 16 * k * kLatentRow + 64 * warp + 16 * n, kLatentRow, swapped(64 * warp));
+      load_b(b, tile.latents + 16 * k * kLatentRow + 64 * warp + 16 * n, kLatentRow, swapped(64 * warp));
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
         mma_f16(sum[g][0], weights[g][k], b[0], b[1]);
         mma_f16(sum[g][1], weights[g][k], b[2], b[3]);
       }
     }
+    beside(n);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
@@ -320,9 +327,11 @@ __device__ __forceinline__ void fold_latents(const Shared<kGroups>& s, float (*m
 }
 
 // A block: kGroups * 16 heads of a row, and one split of its positions. Grid: heads, splits, rows.
-template <int kGroups>
+template <int kGroups, bool kRoomy>
 __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs a) {
-  auto& s = *reinterpret_cast<Shared<kGroups>*>(shared_memory());
+  using Memory = Shared<kGroups, kRoomy>;
+  constexpr int kTiles = Memory::kTiles, kAtOnce = Memory::kAtOnce;
+  auto& s = *reinterpret_cast<Memory*>(shared_memory());
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int token = static_cast<int>(threadIdx.x) / 8, eighth = threadIdx.x % 8;  // and token + 32
   const int64_t r = blockIdx.z;
@@ -358,7 +367,17 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
   for (int i = 0; i < 2; ++i) slot[i] = source.slot(position[i]);
   for (int i = 0; i < 2; ++i) position[i] = source.position(begin + 2 * kTile + token + 32 * i);
 
-  query.store(s);
+  uint16_t* queries = s.tile[kTiles - 1].latents;
+  query.store(queries, s.query_factor);
+  const auto store_quarter = [&](Tile& tile, int quarter) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) store_latent(tile, token + 32 * i, eighth, raw[i], quarter);
+  };
+  const auto store_all = [&](Tile& tile) {
+#pragma unroll
+    for (int quarter = 0; quarter < kParts; ++quarter) store_quarter(tile, quarter);
+  };
+  if (kRoomy) store_all(s.tile[0]);
   __syncthreads();
   // With two groups a warp has 16 of the heads and all positions of a tile, with one half of the positions.
   constexpr int kTokens = kGroups == 2 ? kTile : kTile / 2;
@@ -368,7 +387,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
 #pragma unroll
   for (int k = 0; k <= kPartSteps; ++k) {
     const int column = k < kPartSteps ? kPart * part + 16 * k : kRank + 16 * part;
-    load_a(q[k], s.latents + group * 16 * kLatentRow + column, kLatentRow);
+    load_a(q[k], queries + group * 16 * kLatentRow + column, kLatentRow);
   }
   float mix[kGroups][8][4];
 #pragma unroll
@@ -380,24 +399,29 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
     factor[g] = a.softmax_scale * 1.44269504f * s.query_factor[g * 16 + threadIdx.x / 16];
   }
 
+  int current = 0;  // tile
   for (int32_t at = begin; at < end; at += kTile) {
-    __syncthreads();  // the tile before, or the queries, are done with
-#pragma unroll
-    for (int i = 0; i < 2; ++i) store_latent(s, token + 32 * i, eighth, raw[i]);
-    __syncthreads();
-    if (at + kTile < end) {
+    if (!kRoomy) {
+      __syncthreads();  // the tile before, or the queries, are done with
+      store_all(s.tile[0]);
+    }
+    if (!kRoomy || at > begin) __syncthreads();
+    const bool more = at + kTile < end;
+    if (more) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) source.load(slot[i], eighth, raw[i]);
       for (int i = 0; i < 2; ++i) slot[i] = source.slot(position[i]);
       for (int i = 0; i < 2; ++i) position[i] = source.position(at + 3 * kTile + token + 32 * i);
     }
+    const Tile& tile = s.tile[current];
     float sum[kTokens / 8][4];
-    quarter_scores<kGroups, kTokens>(s, q, part, first_token, sum);
+    quarter_scores<kTokens>(tile, q, part, first_token, sum);
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      if (g > 0) __syncthreads();  // the scores of the group before are read
-      if (g == group) {
-        float* to = s.scores + (part * 16 + lane / 4) * kScoreRow + first_token + 2 * (lane % 4);
+    for (int first = 0; first < kGroups; first += kAtOnce) {
+      if (first > 0) __syncthreads();  // the scores before are read
+      if (group >= first && group < first + kAtOnce) {
+        float* to =
+            s.scores[group - first] + (part * 16 + lane / 4) * kScoreRow + first_token + 2 * (lane % 4);
 #pragma unroll
         for (int i = 0; i < kTokens / 8; ++i) {
           *reinterpret_cast<Pair*>(to + 8 * i) = {sum[i][0], sum[i][1]};
@@ -405,10 +429,18 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
         }
       }
       __syncthreads();
-      tile_weights(s, g, end - at, factor[g], running[g]);
+#pragma unroll
+      for (int g = first; g < first + kAtOnce; ++g) {
+        tile_weights(s.scores[g - first], s.weights + g * 16 * kWeightRow, s.fold + g * 16, end - at,
+                     factor[g], running[g]);
+      }
     }
     __syncthreads();
-    fold_latents(s, mix);
+    Tile& next = s.tile[kTiles - 1 - current];
+    fold_latents<kGroups>(tile, s.weights, s.fold, mix, [&](int quarter) {
+      if (kRoomy && more) store_quarter(next, quarter);
+    });
+    if (kRoomy) current = 1 - current;
   }
 
   const int64_t row = (r * a.splits + blockIdx.y) * a.heads;
@@ -489,10 +521,19 @@ __global__ void __launch_bounds__(kThreads) combine_mma_kernel(AttendRowsArgs a)
                                                                                 round_bf16(mix.y * inverse)};
 }
 
+template <int kGroups, bool kRoomy>
+void launch_form(const AttendRowsArgs& a, Stream stream) {
+  launch(attend_mma_kernel<kGroups, kRoomy>,
+         {(a.heads + 16 * kGroups - 1) / (16 * kGroups), a.splits, a.rows}, kThreads,
+         sizeof(Shared<kGroups, kRoomy>), stream, a);
+}
 template <int kGroups>
 void launch_groups(const AttendRowsArgs& a, Stream stream) {
-  launch(attend_mma_kernel<kGroups>, {(a.heads + 16 * kGroups - 1) / (16 * kGroups), a.splits, a.rows},
-         kThreads, sizeof(Shared<kGroups>), stream, a);
+  if (static_cast<int64_t>(sizeof(Shared<kGroups, true>)) <= shared_limit()) {
+    launch_form<kGroups, true>(a, stream);
+  } else {
+    launch_form<kGroups, false>(a, stream);
+  }
 }
 
 }  // namespace

@@ -1,10 +1,9 @@
-// Attention of the released model on a GPU: checks the kernels against plain ones, then times them. One file
-// of its own, so that it can be carried to a machine that builds nothing: cuda_attend_bench [--check |
-// --time].
+// Attention of the released model on a GPU: checks the kernels against plain ones, then times them. A program
+// of its own, to carry to a machine that builds nothing: cuda_attend_bench [--check | --time]. The form for
+// less shared memory is checked, too, and timed where the table says `portable`.
 //
-// Times are medians of single launches (CUDA events), with L2 filled with other data before each. Floors:
-// what the multiplications need at the f16 rate that mma.sync reaches here and at 800 TFLOP/s, and the
-// latents' bytes at the copy bandwidth.
+// Times are medians of single launches (CUDA events), with L2 filled with other data before each. Floors: the
+// multiplications at 800 TFLOP/s, and the latents' bytes at this GPU's copy bandwidth.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -266,7 +265,12 @@ bool same(const std::vector<float>& a, const std::vector<float>& b, size_t n) {
   return std::memcmp(a.data(), b.data(), n * 4) == 0;
 }
 
-// Whole, split, and the first row alone.
+struct Portable {  // while it lives, kernels take no more shared memory than every GPU has
+  Portable() { setenv("DSV_CUDA_PORTABLE", "1", 1); }
+  ~Portable() { unsetenv("DSV_CUDA_PORTABLE"); }
+};
+
+// Whole, split, portable, and the first row alone.
 void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads, int32_t topk,
                  int32_t context, const std::vector<int32_t>& n, bool all = false) {
   const std::string name = std::to_string(heads) + " heads, " + std::to_string(rows) + " rows, n " +
@@ -292,6 +296,14 @@ void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads
     whole_error = worst_error(whole, want, scale);
     report(whole_error <= 1, name + ": error " + std::to_string(whole_error) + " of the limit, whole");
     report(same(whole, split, whole.size()), name + ": whole and split differ in bits");
+  }
+  {
+    const Portable form;
+    check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
+    launch_attend(b.args(most <= kAttendMmaFold ? 1 : kMostSplits, all), nullptr);
+    finish("portable");
+    const auto portable = b.mixed.host();
+    report(same(portable, split, portable.size()), name + ": the portable form differs in bits");
   }
   check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
   AttendRowsArgs alone = b.args(attend_most_splits(most), all);
@@ -481,6 +493,12 @@ void run_times() {
   attend("b=32, 128 heads, 32K", 32, 32, 128, 32768, 1, 68.3);
   attend("b=64 s_q=2, 128 heads, 32K", 64, 128, 128, 32768, 1, 193.6);
   attend("b=128 s_q=2, 128 heads, 32K", 128, 256, 128, 32768, 1, 374.9);
+  {
+    const Portable form;
+    attend("portable: b=1, 128 heads, 32K", 1, 1, 128, 32768, kMostSplits, 0);
+    attend("portable: b=32, 128 heads, 32K", 32, 32, 128, 32768, 1, 0);
+    attend("portable: b=128 s_q=2, 128 heads, 32K", 128, 256, 128, 32768, 1, 0);
+  }
   for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 64 heads, 32K", 1, 1, 64, 32768, splits, 20.8);
   attend("b=128 s_q=2, 64 heads, 32K", 128, 256, 64, 32768, 1, 241);
   for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 4 heads, 32K", 1, 1, 4, 32768, splits, 0);
