@@ -12,7 +12,7 @@
 // they meet the latents. Queries, bf16, become f16 by a power of two a head.
 //
 // Warps take quarters of the 576 values of a score, so that queries stay in registers and a latent is read
-// from shared memory once for each 16 heads; the quarters meet in shared memory. For the sum of latents each
+// from shared memory once for all heads; the quarters meet in shared memory. For the sum of latents each
 // warp takes 64 of the 512 values, for all heads.
 //
 // What a tile adds is summed on its own, from zero and relative to its own maximum, and then folded into what
@@ -29,6 +29,7 @@ constexpr int kThreads = 256, kTile = kAttendMmaTile;
 constexpr int kRank = 512, kRope = 64;
 constexpr int kParts = 4, kPart = kRank / kParts;  // of a latent: a scale each
 static_assert(kPart == kQuantBlock && kRope == 16 * kParts && kThreads == 2 * kParts * kWarp);
+constexpr int kTokens = kTile / 2;      // of a tile: a warp scores a quarter of their values
 constexpr int kPartSteps = kPart / 16;  // of a matrix product, and one more for RoPE
 
 // Rows in shared memory, in values: 16 bytes more than a multiple of 128, so that 8 rows lie in different
@@ -140,7 +141,7 @@ struct QueryLoad {
     for (int i = 0; i < kRope / kLanes; ++i) rope[i] = there ? q[i] : 0.0f;
   }
 
-  __device__ __forceinline__ void store(uint16_t* queries, float* query_factor) const {
+  __device__ __forceinline__ void store(uint16_t* queries, float* query_factor, float to_log2) const {
     const int lane = threadIdx.x % kLanes, head = static_cast<int>(threadIdx.x) / kLanes;
     uint32_t largest = 0;
     const auto larger = [&](uint32_t word) {
@@ -171,17 +172,17 @@ struct QueryLoad {
 #pragma unroll
     for (int i = 0; i < kRope / kLanes / 2; ++i)
       to[i] = pack_bf16(rope[2 * i] * factor, rope[2 * i + 1] * factor);
-    if (lane == 0) query_factor[head] = float_of(static_cast<uint32_t>(127 - exponent) << 23);
+    if (lane == 0) query_factor[head] = to_log2 * float_of(static_cast<uint32_t>(127 - exponent) << 23);
   }
 };
 
-// The sums of this warp's quarter for its 16 heads and kTokens positions from first on.
-template <int kTokens>
-__device__ __forceinline__ void quarter_scores(const Tile& tile, const uint32_t (*q)[4], int part, int first,
-                                               float (*sum)[4]) {
+// The sums of this warp's quarter for all heads and kTokens positions from first on.
+template <int kGroups>
+__device__ __forceinline__ void quarter_scores(const Tile& tile, const uint32_t (*q)[kGroups][4], int part,
+                                               int first, float (*sum)[kTokens / 8][4]) {
   const int lane = threadIdx.x % kWarp;
 #pragma unroll
-  for (int n = 0; n < kTokens / 8; ++n) sum[n][0] = sum[n][1] = sum[n][2] = sum[n][3] = 0;
+  for (int i = 0; i < kGroups * kTokens / 2; ++i) sum[i / (kTokens / 2)][i / 4 % (kTokens / 8)][i % 4] = 0;
 #pragma unroll
   for (int k = 0; k < kPartSteps; ++k) {
 #pragma unroll
@@ -189,25 +190,34 @@ __device__ __forceinline__ void quarter_scores(const Tile& tile, const uint32_t 
       uint32_t b[4];
       load_b_rows(b, tile.latents + (first + 16 * n) * kLatentRow + kPart * part + 16 * k, kLatentRow,
                   swapped(16 * k));
-      mma_f16(sum[2 * n], q[k], b[0], b[1]);
-      mma_f16(sum[2 * n + 1], q[k], b[2], b[3]);
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        mma_f16(sum[g][2 * n], q[k][g], b[0], b[1]);
+        mma_f16(sum[g][2 * n + 1], q[k][g], b[2], b[3]);
+      }
     }
   }
 #pragma unroll
   for (int n = 0; n < kTokens / 8; ++n) {
     const auto scale =
         *reinterpret_cast<const Pair*>(tile.scales + part * kTile + first + 8 * n + 2 * (lane % 4));
-    sum[n][0] *= scale.x;
-    sum[n][1] *= scale.y;
-    sum[n][2] *= scale.x;
-    sum[n][3] *= scale.y;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      sum[g][n][0] *= scale.x;
+      sum[g][n][1] *= scale.y;
+      sum[g][n][2] *= scale.x;
+      sum[g][n][3] *= scale.y;
+    }
   }
 #pragma unroll
   for (int n = 0; n < kTokens / 16; ++n) {
     uint32_t b[4];
     load_b_rows(b, tile.latents + (first + 16 * n) * kLatentRow + kRank + 16 * part, kLatentRow);
-    mma_bf16(sum[2 * n], q[kPartSteps], b[0], b[1]);
-    mma_bf16(sum[2 * n + 1], q[kPartSteps], b[2], b[3]);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      mma_bf16(sum[g][2 * n], q[kPartSteps][g], b[0], b[1]);
+      mma_bf16(sum[g][2 * n + 1], q[kPartSteps][g], b[2], b[3]);
+    }
   }
 }
 
@@ -226,9 +236,10 @@ struct Running {
 
 // Softmax weights of 16 heads whose quarters lie in `scores`: thread t has positions 4 (t % 16) on of
 // head t / 16.
-__device__ __forceinline__ void tile_weights(const float* scores, uint16_t* weights, Fold* fold, int count,
-                                             float factor, Running& run) {
+__device__ __forceinline__ void tile_weights(const float* scores, const float* factors, uint16_t* weights,
+                                             Fold* fold, int count, Running& run) {
   const int head = static_cast<int>(threadIdx.x) / 16, first = threadIdx.x % 16 * 4;
+  const float factor = factors[head];
   float score[4] = {0, 0, 0, 0};
 #pragma unroll
   for (int p = 0; p < kParts; ++p) {
@@ -368,7 +379,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
   for (int i = 0; i < 2; ++i) position[i] = source.position(begin + 2 * kTile + token + 32 * i);
 
   uint16_t* queries = s.tile[kTiles - 1].latents;
-  query.store(queries, s.query_factor);
+  query.store(queries, s.query_factor, a.softmax_scale * 1.44269504f);
   const auto store_quarter = [&](Tile& tile, int quarter) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) store_latent(tile, token + 32 * i, eighth, raw[i], quarter);
@@ -379,26 +390,18 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
   };
   if (kRoomy) store_all(s.tile[0]);
   __syncthreads();
-  // With two groups a warp has 16 of the heads and all positions of a tile, with one half of the positions.
-  constexpr int kTokens = kGroups == 2 ? kTile : kTile / 2;
-  const int part = warp % kParts, half = warp / kParts;
-  const int group = kGroups == 2 ? half : 0, first_token = kGroups == 2 ? 0 : half * kTokens;
-  uint32_t q[kPartSteps + 1][4];
+  const int part = warp % kParts, first_token = warp / kParts * kTokens;
+  uint32_t q[kPartSteps + 1][kGroups][4];
 #pragma unroll
   for (int k = 0; k <= kPartSteps; ++k) {
     const int column = k < kPartSteps ? kPart * part + 16 * k : kRank + 16 * part;
-    load_a(q[k], queries + group * 16 * kLatentRow + column, kLatentRow);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) load_a(q[k][g], queries + g * 16 * kLatentRow + column, kLatentRow);
   }
   float mix[kGroups][8][4];
 #pragma unroll
   for (int i = 0; i < kGroups * 32; ++i) mix[i / 32][i / 4 % 8][i % 4] = 0;
   Running running[kGroups];
-  float factor[kGroups];  // of the head whose weights this thread computes
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    factor[g] = a.softmax_scale * 1.44269504f * s.query_factor[g * 16 + threadIdx.x / 16];
-  }
-
   int current = 0;  // tile
   for (int32_t at = begin; at < end; at += kTile) {
     if (!kRoomy) {
@@ -414,25 +417,25 @@ __global__ void __launch_bounds__(kThreads, 1) attend_mma_kernel(AttendRowsArgs 
       for (int i = 0; i < 2; ++i) position[i] = source.position(at + 3 * kTile + token + 32 * i);
     }
     const Tile& tile = s.tile[current];
-    float sum[kTokens / 8][4];
-    quarter_scores<kTokens>(tile, q, part, first_token, sum);
+    float sum[kGroups][kTokens / 8][4];
+    quarter_scores<kGroups>(tile, q, part, first_token, sum);
 #pragma unroll
     for (int first = 0; first < kGroups; first += kAtOnce) {
       if (first > 0) __syncthreads();  // the scores before are read
-      if (group >= first && group < first + kAtOnce) {
-        float* to =
-            s.scores[group - first] + (part * 16 + lane / 4) * kScoreRow + first_token + 2 * (lane % 4);
+#pragma unroll
+      for (int g = first; g < first + kAtOnce; ++g) {
+        float* to = s.scores[g - first] + (part * 16 + lane / 4) * kScoreRow + first_token + 2 * (lane % 4);
 #pragma unroll
         for (int i = 0; i < kTokens / 8; ++i) {
-          *reinterpret_cast<Pair*>(to + 8 * i) = {sum[i][0], sum[i][1]};
-          *reinterpret_cast<Pair*>(to + 8 * kScoreRow + 8 * i) = {sum[i][2], sum[i][3]};
+          *reinterpret_cast<Pair*>(to + 8 * i) = {sum[g][i][0], sum[g][i][1]};
+          *reinterpret_cast<Pair*>(to + 8 * kScoreRow + 8 * i) = {sum[g][i][2], sum[g][i][3]};
         }
       }
       __syncthreads();
 #pragma unroll
       for (int g = first; g < first + kAtOnce; ++g) {
-        tile_weights(s.scores[g - first], s.weights + g * 16 * kWeightRow, s.fold + g * 16, end - at,
-                     factor[g], running[g]);
+        tile_weights(s.scores[g - first], s.query_factor + g * 16, s.weights + g * 16 * kWeightRow,
+                     s.fold + g * 16, end - at, running[g]);
       }
     }
     __syncthreads();
