@@ -2,8 +2,8 @@
 //
 // Bound for one row of the released model (128 heads, 2048 positions): 128 * 2048 * (576 + 512) multiply-adds
 // = 285 M, 9 us on FP32 units; the latents' 1.3 MB are nothing. This plain kernel takes both factors of the
-// scores from shared memory, and each of 16 blocks of heads expands the latents anew. A tensor-core form is
-// what speed wants.
+// scores from shared memory, and each of 16 blocks of heads expands the latents anew. The released latent in
+// `official` goes to attend_mma.cu.
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/reduce.cuh"
 
@@ -44,11 +44,12 @@ __global__ void attend_kernel(AttendRowsArgs a) {
   const int32_t end = n - begin < per_split ? n : begin + per_split;
   const int heads = a.heads - first_head < kAttendHeads ? a.heads - first_head : kAttendHeads;
   const int32_t* pages = a.step.page_table + int64_t{a.step.sequence[r]} * a.step.page_stride;
+  const auto* q_abs = static_cast<const float*>(a.q_abs);
   const int tid = threadIdx.x, head = tid / kAttendTile, slot = tid % kAttendTile;
 
   for (int64_t i = tid; i < heads * dim; i += kThreads) {
     const int64_t h = i / dim, j = i % dim, from = r * a.heads + first_head + h;
-    queries[h * width + j] = j < rank ? a.q_abs[from * rank + j] : a.q[(from + 1) * a.head_dim - dim + j];
+    queries[h * width + j] = j < rank ? q_abs[from * rank + j] : a.q[(from + 1) * a.head_dim - dim + j];
   }
   for (int64_t i = tid; i < heads * rank; i += kThreads) mix[i] = 0;
   if (tid < heads) {
@@ -146,6 +147,7 @@ int64_t attend_shared_bytes(int64_t rank, int64_t rope) {
 }
 
 void launch_attend(const AttendRowsArgs& a, Stream stream) {
+  if (attend_mma(a.cache.official, a.cache.rank, a.cache.rope)) return launch_attend_mma(a, stream);
   launch(attend_kernel, {(a.heads + kAttendHeads - 1) / kAttendHeads, a.splits, a.rows}, kThreads,
          attend_shared_bytes(a.cache.rank, a.cache.rope), stream, a);
   launch(combine_kernel, {a.heads, a.rows}, kThreads, 0, stream, a);

@@ -283,11 +283,15 @@ Layout::Layout(const DeviceOptions& o) {
   const int64_t rows = o.batch_rows, d = g.hidden_size;
   page_stride = (o.max_context + kPageTokens - 1) / kPageTokens;
   attend_splits = attend_most_splits(o.max_context);
-  const int64_t attend_row =
-      4 * g.num_heads * (g.kv_lora_rank + padded(g.kv_lora_rank) + attend_splits * (g.kv_lora_rank + 2));
+  // On tensor cores a block can take all of a row, and few rows need partial results.
+  const bool mma = attend_mma(o.precision == Precision::official, g.kv_lora_rank, g.qk_rope_head_dim);
+  const int64_t q_abs_row = (mma ? 2 : 4) * g.num_heads * g.kv_lora_rank;
+  const int64_t mixed_row = 4 * g.num_heads * padded(g.kv_lora_rank);
+  const int64_t partial_row = 4 * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
   const int64_t score_row = 4 * int64_t{page_stride} * kPageTokens;
   tile.rows = std::min(o.batch_rows, 256);
-  tile.attend = rows_in(int64_t{64} << 20, attend_row, tile.rows);
+  tile.split = rows_in(int64_t{64} << 20, q_abs_row + mixed_row + partial_row, tile.rows);
+  tile.attend = mma ? rows_in(int64_t{128} << 20, q_abs_row + mixed_row, tile.rows) : tile.split;
   tile.select = rows_in(int64_t{32} << 20, score_row, tile.rows);
   tile.logits = rows_in(int64_t{16} << 20, 4 * g.vocab_size, tile.rows);
 
@@ -313,9 +317,9 @@ Layout::Layout(const DeviceOptions& o) {
     n_selected = 4 * t;
     scores = tile.select * score_row;
   }
-  q_abs = 4 * tile.attend * g.num_heads * g.kv_lora_rank;
-  mixed = 4 * tile.attend * g.num_heads * padded(g.kv_lora_rank);
-  partial = 4 * tile.attend * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
+  q_abs = tile.attend * q_abs_row;
+  mixed = tile.attend * mixed_row;
+  partial = tile.split * partial_row;
 
   const int64_t k = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0, pairs = std::max<int64_t>(t * k, t);
   const int64_t dense = std::max(g.intermediate_size, g.shared_intermediate_size());
@@ -396,6 +400,11 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(shared, layout.shared, scratch);
     make(ffn_tables, layout.ffn_tables, "tables of experts");
     upload(inv_freq, geometry.inv_freq.data(), layout.inv_freq);
+    if (selected) {  // attention reads ahead of knowing how many there are
+      Upload none(*this, selected);
+      none.zeros(layout.selected);
+      none.finish();
+    }
   } catch (...) {
     release();
     throw;

@@ -17,9 +17,10 @@ struct CudaWeight {
 };
 
 // Ops work on at most `rows` rows at a time, so that scratch is bounded whatever the batch; attention, whose
-// rows take most, on at most `attend`, and selection on at most `select`. No row's result depends on these.
+// rows take most, on at most `attend`, or `split` if their positions are split, and selection on at most
+// `select`. No row's result depends on these.
 struct TileRows {
-  int32_t rows = 0, attend = 0, select = 0, logits = 0;
+  int32_t rows = 0, attend = 0, split = 0, select = 0, logits = 0;
 };
 
 // Kinds of weights: what forms of input they want.
@@ -74,7 +75,8 @@ struct CudaDevice {
   float* packed[2] = {};  // for FP8 weights, for others
   float *wide = nullptr, *logits = nullptr;
   int32_t *selected = nullptr, *n_selected = nullptr;
-  float *scores = nullptr, *q_abs = nullptr, *mixed = nullptr, *partial = nullptr;
+  float *scores = nullptr, *mixed = nullptr, *partial = nullptr;
+  void* q_abs = nullptr;
   int32_t *expert = nullptr, *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
   float* expert_weight = nullptr;
   ExpertTile* tiles = nullptr;

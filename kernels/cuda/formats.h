@@ -49,6 +49,18 @@ DSV_BOTH float f16_to_float(uint16_t code) {
   return float_of(sign | bits_of(float_of(rest << 13) * 0x1p112f));
 }
 
+// Nearest, ties to even.
+DSV_BOTH uint16_t float_to_f16(float x) {
+  const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7FFF);
+  if (magnitude >= bits_of(65520.0f)) return static_cast<uint16_t>(sign | 0x7C00);
+  if (magnitude < bits_of(0x1p-14f)) {
+    // Subnormal: multiples of 2^-24, the last place of 2^-1.
+    return static_cast<uint16_t>(sign | (bits_of(float_of(magnitude) + 0x1p-1f) & 0x7FF));
+  }
+  return static_cast<uint16_t>(sign | (magnitude + 0xFFFu + (magnitude >> 13 & 1) - (112u << 23)) >> 13);
+}
+
 // e4m3: bias 7, largest 448, no infinity, 0x7F is NaN.
 DSV_BOTH float e4m3_to_float(uint32_t code) {
   const uint32_t sign = (code & 0x80) << 24, rest = code & 0x7F;

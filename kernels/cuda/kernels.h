@@ -169,17 +169,6 @@ struct LinearArgs {
 };
 void launch_linear(const LinearArgs&, Stream);
 
-// q_abs[r, h, j] = sum_i W[h * group_rows + i, j] q[r, h, i]   for i < nope (W_k^T q_nope)
-struct AbsorbArgs {
-  int32_t rows, heads;
-  WeightView weight;  // kv_b
-  int64_t group_rows, nope, head_dim;
-  const float* q;  // [R, heads * head_dim]
-  bool to_bf16;
-  float* q_abs;  // out [R, heads, cols]
-};
-void launch_absorb(const AbsorbArgs&, Stream);
-
 // ------------------------------------------------------------------------------------- cache.cu
 
 struct CacheAppendRowsArgs {  // norms, RoPE, quantisation, and the two cache rows
@@ -235,6 +224,20 @@ struct TopKArgs {  // the min(k, position + 1) largest, ties to the lowest posit
 };
 void launch_top_k(const TopKArgs&, Stream);
 
+// ------------------------------------------------------------------------------------- absorb.cu
+
+// q_abs[r, h, j] = sum_i W[h * group_rows + i, j] q[r, h, i]   for i < nope (W_k^T q_nope)
+struct AbsorbArgs {
+  int32_t rows, heads;
+  WeightView weight;  // kv_b
+  int64_t group_rows, nope, head_dim;
+  const float* q;  // [R, heads * head_dim]
+  bool to_bf16;    // round q_abs
+  bool packed;     // q_abs is bf16, or else f32
+  void* q_abs;     // out [R, heads, cols]
+};
+void launch_absorb(const AbsorbArgs&, Stream);
+
 // ------------------------------------------------------------------------------------- attend.cu
 
 // A row's positions are cut into at most kMostSplits splits of whole tiles, by their number alone.
@@ -252,6 +255,23 @@ inline constexpr int32_t attend_most_splits(int32_t n) {
   return splits < kMostSplits ? splits : kMostSplits;
 }
 
+// The released latent in `official` has kernels of its own, attend_mma.cu, with tiles of as many positions as
+// a split has at least: attend_most_splits holds for both.
+inline constexpr int32_t kAttendMmaTile = 64, kAttendMmaRowBytes = 656;
+static_assert(kAttendMmaTile == 4 * kAttendTile);
+inline constexpr bool attend_mma(bool official, int64_t rank, int64_t rope) {
+  return official && rank == 512 && rope == 64;
+}
+inline constexpr int32_t attend_mma_split(int32_t n) {
+  const int32_t tiles = (n + kAttendMmaTile - 1) / kAttendMmaTile;
+  return (tiles + kMostSplits - 1) / kMostSplits * kAttendMmaTile;
+}
+// Up to this number of positions a split is one tile, and one block gets the bits for a whole row that the
+// splits get.
+inline constexpr int32_t kAttendMmaFold = kMostSplits * kAttendMmaTile;
+// Most rows of which each is split although one block could have it: a third of a GPU would be busy without.
+inline constexpr int32_t attend_mma_split_rows(int32_t heads) { return 47 / ((heads + 15) / 16); }
+
 struct AttendRowsArgs {
   int32_t rows, heads;
   StepView step;
@@ -259,16 +279,20 @@ struct AttendRowsArgs {
   const int32_t* selected;    // [R, topk]; or null: every position up to the row's own
   const int32_t* n_selected;  // [R]; null with selected
   int32_t topk;
-  int32_t splits;  // of the row with most positions
+  int32_t
+      splits;  // that a row has at most. attend_mma: or 1, if no row has more than kAttendMmaFold positions
   const float* q;  // [R, heads * head_dim]; its last rope values of a head are used
   int64_t head_dim;
-  const float* q_abs;  // [R, heads, rank]
+  const void* q_abs;  // [R, heads, rank], f32. attend_mma: bf16
   float softmax_scale;
-  float* partial;  // [R, splits, heads, rank + 2]: sum of e^(s - m) c, then m, then the sum of e^(s - m)
+  // f32, [R, splits, heads, rank + 2]: sum of e^(s - m) c, then m, then the sum of e^(s - m). attend_mma: the
+  // sums, [R, splits, heads, rank], then what belongs to them, [R, splits, heads, 2]; unused if splits is 1.
+  float* partial;
   bool to_bf16;
   float* mixed;  // out [R, heads, padded(rank)]: softmax-weighted latents, packed
 };
 void launch_attend(const AttendRowsArgs&, Stream);
+void launch_attend_mma(const AttendRowsArgs&, Stream);
 int64_t attend_shared_bytes(int64_t rank, int64_t rope);
 
 // ------------------------------------------------------------------------------------- route.cu

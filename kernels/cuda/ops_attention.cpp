@@ -56,20 +56,24 @@ void attend(Device* handle, const AttendArgs& args) {
   const WeightView& kv_b = cuda_weight(args.weights->kv_b).view;
   const int64_t rank = g.kv_lora_rank, width = padded(rank), per_head = g.qk_nope_head_dim + g.v_head_dim;
   const int64_t topk = g.index_topk, v_dim = g.num_heads * g.v_head_dim;
-  for_tiles(args.rows, d.tile.attend, [&](int32_t first, int32_t count) {
-    int32_t splits = 1;
-    for (int32_t r = first; r < first + count; ++r) {
-      const int32_t n = args.selected ? args.n_selected[r] : d.host_position[static_cast<size_t>(r)] + 1;
-      splits = std::max(splits, attend_splits(n));
-    }
+  if (args.rows.count == 0) return;
+  const int32_t* position = d.host_position.data() + args.rows.first;
+  // Positions that a row has at most: how many it has is known on the device.
+  const int32_t most =
+      args.selected ? g.index_topk : *std::max_element(position, position + args.rows.count) + 1;
+  const bool mma = attend_mma(d.official(), rank, g.qk_rope_head_dim), whole = mma && most <= kAttendMmaFold;
+  for_tiles(args.rows, whole ? d.tile.attend : d.tile.split, [&](int32_t first, int32_t count) {
+    const int32_t splits = whole && count > attend_mma_split_rows(g.num_heads)
+                               ? 1
+                               : attend_most_splits(std::min(most, d.options.max_context));
     if (args.selected) {
       d.upload(d.selected, args.selected + first * topk, 4 * count * topk);
       d.upload(d.n_selected, args.n_selected + first, 4 * int64_t{count});
     }
     const float* q = d.row_of(Act::q, args.q, first);
-    launch_absorb(
-        {count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), q, d.official(), d.q_abs},
-        d.stream());
+    launch_absorb({count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), q, d.official(),
+                   mma, d.q_abs},
+                  d.stream());
     launch_attend(
         {count, g.num_heads, d.step(first), d.cache(args.layer), args.selected ? d.selected : nullptr,
          args.selected ? d.n_selected : nullptr, g.index_topk, splits, q, g.qk_head_dim(), d.q_abs,

@@ -182,7 +182,7 @@ void set_descending(bool descending) { scheduler.descending = descending; }
 void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   Scheduler& s = scheduler;
-  if (threads == 0 || threads > 1024 || shared_bytes > 99 * 1024 || grid.y > 65535 || grid.z > 65535) {
+  if (threads == 0 || threads > 1024 || shared_bytes > shared_limit || grid.y > 65535 || grid.z > 65535) {
     die("no GPU takes this launch");
   }
   grid_dim = grid;

@@ -40,6 +40,8 @@ const uint32_t* exchange(unsigned mask, uint32_t value);
 
 // Runs `thread` for every thread of every block.
 void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
+// Shared memory that a block can have.
+inline int64_t shared_limit = 99 * 1024;
 // Descending: blocks and threads run from the last to the first.
 void set_descending(bool descending);
 
@@ -93,6 +95,7 @@ inline int atomicAdd(int* at, int value) {
 namespace dsv::cuda {
 
 inline unsigned char* shared_memory() { return emulation::block_memory; }
+inline int64_t shared_limit() { return emulation::shared_limit; }
 
 template <class Args>
 void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream, Args args) {

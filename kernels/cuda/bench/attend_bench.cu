@@ -1,0 +1,550 @@
+// Attention of the released model on a GPU: checks the kernels against plain ones, then times them. A program
+// of its own, to carry to a machine that builds nothing: cuda_attend_bench [--check | --time]. The form for
+// less shared memory is checked, too, and timed where the table says `portable`.
+//
+// Times are medians of single launches (CUDA events), with L2 filled with other data before each. Floors: the
+// multiplications at 800 TFLOP/s, and the latents' bytes at this GPU's copy bandwidth.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/decode.cuh"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/mma.cuh"
+
+namespace dsv::cuda {
+namespace {
+
+constexpr int kRank = 512, kRope = 64, kNope = 128, kValue = 128, kHeadDim = kNope + kRope,
+              kGroup = kNope + kValue;
+constexpr float kSoftmaxScale = 0.1352337788608801f;  // of V3.2, with its mscale
+
+void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  std::printf("FAILED: %s: %s\n", what, cudaGetErrorString(error));
+  std::exit(1);
+}
+void finish(const char* what) {
+  check(cudaGetLastError(), what);
+  check(cudaDeviceSynchronize(), what);
+}
+
+template <class T>
+class Memory {
+ public:
+  explicit Memory(int64_t n) : n_(n) {
+    check(cudaMalloc(reinterpret_cast<void**>(&data_),
+                     static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T)),
+          "cudaMalloc");
+    check(cudaMemset(data_, 0xFF, static_cast<size_t>(n) * sizeof(T)), "cudaMemset");  // NaN
+  }
+  explicit Memory(const std::vector<T>& host) : Memory(static_cast<int64_t>(host.size())) {
+    check(cudaMemcpy(data_, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice), "upload");
+  }
+  ~Memory() { cudaFree(data_); }
+  Memory(const Memory&) = delete;
+  T* get() const { return data_; }
+  int64_t size() const { return n_; }
+  std::vector<T> host() const {
+    std::vector<T> out(static_cast<size_t>(n_));
+    check(cudaMemcpy(out.data(), data_, out.size() * sizeof(T), cudaMemcpyDeviceToHost), "download");
+    return out;
+  }
+
+ private:
+  T* data_ = nullptr;
+  int64_t n_;
+};
+
+// ---------------------------------------------------------------------------------- inputs
+
+__device__ uint32_t hash(uint64_t x) {
+  x = (x ^ x >> 31) * 0x9E3779B97F4A7C15ull;
+  x = (x ^ x >> 29) * 0xBF58476D1CE4E5B9ull;
+  return static_cast<uint32_t>(x >> 32);
+}
+// About normal, from -3.5 to 3.5.
+__device__ float noise(uint64_t seed) {
+  float sum = 0;
+  for (int i = 0; i < 4; ++i) sum += static_cast<float>(hash(seed * 4 + i)) * 0x1p-32f - 0.5f;
+  return sum * 1.75f;
+}
+
+__global__ void fill_cache(unsigned char* latent, int64_t tokens) {
+  const int64_t t = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (t >= tokens) return;
+  unsigned char* row = latent + t * kAttendMmaRowBytes;
+  for (int g = 0; g < 4; ++g) {
+    const float scale = float_of((127u - 10 + hash(t * 4 + g) % 6) << 23);
+    for (int i = 0; i < 128; ++i)
+      row[g * 128 + i] = static_cast<unsigned char>(float_to_e4m3(noise(t * 576 + g * 128 + i) * 100));
+    *reinterpret_cast<float*>(row + kRank + 4 * g) = scale;
+  }
+  auto* rope = reinterpret_cast<uint16_t*>(row + kRank + 16);
+  for (int i = 0; i < kRope; ++i) rope[i] = float_to_bf16(noise(t * 576 + 512 + i));
+}
+__global__ void fill_floats(float* x, int64_t n, float size, uint64_t seed) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < n) x[i] = round_bf16(noise(seed + i) * size);
+}
+__global__ void fill_bf16(uint16_t* x, int64_t n, float size, uint64_t seed) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  // Heads differ by powers of two.
+  if (i < n) x[i] = float_to_bf16(noise(seed + i) * size * float_of((125u + hash(i / kRank) % 4) << 23));
+}
+__global__ void fill_bytes(unsigned char* x, int64_t n, uint64_t seed) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < n) x[i] = static_cast<unsigned char>(float_to_e4m3(noise(seed + i) * 100));
+}
+template <class... Args, class... Given>
+void fill(void (*kernel)(Args...), int64_t n, Given... args) {
+  kernel<<<static_cast<unsigned>((n + 255) / 256), 256>>>(args...);
+  finish("fill");
+}
+
+// Rows that select `n` of their sequence's `context` positions, on scattered pages.
+struct Batch {
+  int32_t rows, heads, topk, context;
+  Memory<int32_t> position, sequence, pages, selected, n_selected;
+  Memory<float> q, mixed, partial;
+  Memory<uint16_t> q_abs;
+  const unsigned char* latent;
+  int32_t page_stride;
+
+  // n: of row r, n[r % size].
+  Batch(const Memory<unsigned char>& cache, int32_t rows_, int32_t heads_, int32_t topk_, int32_t context_,
+        int32_t sequences, const std::vector<int32_t>& n, bool split)
+      : rows(rows_),
+        heads(heads_),
+        topk(topk_),
+        context(context_),
+        position(std::vector<int32_t>(static_cast<size_t>(rows), context - 1)),
+        sequence(numbers(rows, [&](int32_t r) { return r % sequences; })),
+        pages(scattered(cache.size() / kAttendMmaRowBytes / kPageTokens, sequences, (context + 63) / 64)),
+        selected(select(rows, topk, context, n)),
+        n_selected(numbers(rows, [&](int32_t r) { return n[static_cast<size_t>(r) % n.size()]; })),
+        q(int64_t{rows} * heads * kHeadDim),
+        mixed(int64_t{rows} * heads * kRank),
+        partial(split ? int64_t{rows} * kMostSplits * heads * (kRank + 2) : 1),
+        q_abs(int64_t{rows} * heads * kRank),
+        latent(cache.get()),
+        page_stride((context + 63) / 64) {
+    fill(fill_floats, q.size(), q.get(), q.size(), 1.0f, uint64_t{1} << 40);
+    fill(fill_bf16, q_abs.size(), q_abs.get(), q_abs.size(), 1.0f, uint64_t{1} << 41);
+  }
+
+  template <class F>
+  static std::vector<int32_t> numbers(int32_t n, F&& f) {
+    std::vector<int32_t> out(static_cast<size_t>(n));
+    for (int32_t i = 0; i < n; ++i) out[static_cast<size_t>(i)] = f(i);
+    return out;
+  }
+  static std::vector<int32_t> scattered(int64_t pool, int32_t sequences, int32_t each) {
+    std::vector<int32_t> order(static_cast<size_t>(pool));
+    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+    std::mt19937 random(7);
+    std::shuffle(order.begin(), order.end(), random);
+    if (pool < int64_t{sequences} * each) check(cudaErrorInvalidValue, "the pool is too small");
+    order.resize(static_cast<size_t>(sequences) * static_cast<size_t>(each));
+    return order;
+  }
+  static std::vector<int32_t> select(int32_t rows, int32_t topk, int32_t context,
+                                     const std::vector<int32_t>& counts) {
+    std::vector<int32_t> out(static_cast<size_t>(rows) * static_cast<size_t>(topk),
+                             -1);  // -1: read by nobody
+    std::mt19937 random(5);
+    for (int32_t r = 0; r < rows; ++r) {
+      const int32_t n = counts[static_cast<size_t>(r) % counts.size()];
+      for (int32_t i = 0; i < n; ++i) {
+        const int64_t low = int64_t{i} * context / n, high = int64_t{i + 1} * context / n;
+        out[static_cast<size_t>(r) * static_cast<size_t>(topk) + static_cast<size_t>(i)] =
+            static_cast<int32_t>(low + static_cast<int64_t>(random()) % (high - low));
+      }
+    }
+    return out;
+  }
+
+  AttendRowsArgs args(int32_t splits, bool all = false) const {
+    StepView step;
+    step.position = position.get();
+    step.sequence = sequence.get();
+    step.page_table = pages.get();
+    step.page_stride = page_stride;
+    CacheView view;
+    view.latent = const_cast<unsigned char*>(latent);
+    view.latent_row_bytes = kAttendMmaRowBytes;
+    view.rank = kRank;
+    view.rope = kRope;
+    view.official = true;
+    return {rows,
+            heads,
+            step,
+            view,
+            all ? nullptr : selected.get(),
+            all ? nullptr : n_selected.get(),
+            topk,
+            splits,
+            q.get(),
+            kHeadDim,
+            q_abs.get(),
+            kSoftmaxScale,
+            partial.get(),
+            true,
+            mixed.get()};
+  }
+};
+
+// A block a (head, row), f64 sums. Shared: a score for each position, then the reduction's.
+__global__ void reference_kernel(AttendRowsArgs a, float* out, float* size) {
+  extern __shared__ double weights[];
+  const int64_t h = blockIdx.x, r = blockIdx.y, at = r * a.heads + h;
+  const int32_t n = a.selected ? a.n_selected[r] : a.step.position[r] + 1;
+  const int32_t* pages = a.step.page_table + int64_t{a.step.sequence[r]} * a.step.page_stride;
+  const auto row_of = [&](int32_t i) {
+    const int32_t position = a.selected ? a.selected[r * a.topk + i] : i;
+    return a.cache.latent + (int64_t{pages[position / 64]} * 64 + position % 64) * kAttendMmaRowBytes;
+  };
+  const auto latent = [&](const unsigned char* row, int j) {
+    return e4m3_to_float(row[j]) * *reinterpret_cast<const float*>(row + kRank + j / 128 * 4);
+  };
+  const auto* q_abs = static_cast<const uint16_t*>(a.q_abs) + at * kRank;
+  const float* q = a.q + (at + 1) * a.head_dim - kRope;
+  for (int32_t i = threadIdx.x; i < n; i += blockDim.x) {
+    const unsigned char* row = row_of(i);
+    double sum = 0;
+    for (int j = 0; j < kRank; ++j) sum += static_cast<double>(bf16_to_float(q_abs[j])) * latent(row, j);
+    const auto* rope = reinterpret_cast<const uint16_t*>(row + kRank + 16);
+    for (int j = 0; j < kRope; ++j) sum += static_cast<double>(q[j]) * bf16_to_float(rope[j]);
+    weights[i] = sum * a.softmax_scale;
+  }
+  __syncthreads();
+  double largest = weights[0], total = 0;
+  for (int32_t i = 1; i < n; ++i) largest = fmax(largest, weights[i]);
+  for (int32_t i = 0; i < n; ++i) total += exp(weights[i] - largest);
+  for (int j = threadIdx.x; j < kRank; j += blockDim.x) {
+    double sum = 0, absolute = 0;
+    for (int32_t i = 0; i < n; ++i) {
+      const double w = exp(weights[i] - largest) / total, v = latent(row_of(i), j);
+      sum += w * v;
+      absolute += w * fabs(v);
+    }
+    out[at * kRank + j] = static_cast<float>(sum);
+    size[at * kRank + j] = static_cast<float>(absolute);
+  }
+}
+
+int failures = 0;
+void report(bool good, const std::string& what) {
+  if (!good) ++failures;
+  if (!good) std::printf("FAILED: %s\n", what.c_str());
+}
+
+// A result is rounded to bf16, half a step (2^-9), after weights that are rounded to f16 twice (2^-12 each)
+// and whose scores err by fp32's 2^-24 times sqrt(576) and their size, up to about 30: all relative to the
+// sum of the magnitudes.
+double worst_error(const std::vector<float>& got, const std::vector<float>& expected,
+                   const std::vector<float>& size) {
+  double worst = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (!std::isfinite(got[i])) return INFINITY;
+    const double limit = std::fabs(double{expected[i]}) * 0x1p-8 + double{size[i]} * 0x1p-10 + 1e-30;
+    worst = std::max(worst, std::fabs(double{got[i]} - double{expected[i]}) / limit);
+  }
+  return worst;
+}
+
+bool same(const std::vector<float>& a, const std::vector<float>& b, size_t n) {
+  return std::memcmp(a.data(), b.data(), n * 4) == 0;
+}
+
+struct Portable {  // while it lives, kernels take no more shared memory than every GPU has
+  Portable() { setenv("DSV_CUDA_PORTABLE", "1", 1); }
+  ~Portable() { unsetenv("DSV_CUDA_PORTABLE"); }
+};
+
+// Whole, split, portable, and the first row alone.
+void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads, int32_t topk,
+                 int32_t context, const std::vector<int32_t>& n, bool all = false) {
+  const std::string name = std::to_string(heads) + " heads, " + std::to_string(rows) + " rows, n " +
+                           std::to_string(all ? context : n[0]) + (n.size() > 1 ? " and others" : "");
+  Batch b(cache, rows, heads, topk, context, std::min(rows, 3), n, true);
+  Memory<float> expected(b.mixed.size()), size(b.mixed.size());
+  const int32_t most = all ? context : topk;
+  reference_kernel<<<dim3(static_cast<unsigned>(heads), static_cast<unsigned>(rows)), 256,
+                     most * sizeof(double)>>>(b.args(1, all), expected.get(), size.get());
+  finish("the reference");
+  const auto want = expected.host(), scale = size.host();
+  launch_attend(b.args(attend_most_splits(most), all), nullptr);
+  finish("split");
+  const auto split = b.mixed.host();
+  const double error = worst_error(split, want, scale);
+  report(error <= 1, name + ": error " + std::to_string(error) + " of the limit, split");
+  double whole_error = 0;
+  if (most <= kAttendMmaFold) {
+    check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
+    launch_attend(b.args(1, all), nullptr);
+    finish("whole");
+    const auto whole = b.mixed.host();
+    whole_error = worst_error(whole, want, scale);
+    report(whole_error <= 1, name + ": error " + std::to_string(whole_error) + " of the limit, whole");
+    report(same(whole, split, whole.size()), name + ": whole and split differ in bits");
+  }
+  {
+    const Portable form;
+    check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
+    launch_attend(b.args(most <= kAttendMmaFold ? 1 : kMostSplits, all), nullptr);
+    finish("portable");
+    const auto portable = b.mixed.host();
+    report(same(portable, split, portable.size()), name + ": the portable form differs in bits");
+  }
+  check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
+  AttendRowsArgs alone = b.args(attend_most_splits(most), all);
+  alone.rows = 1;
+  launch_attend(alone, nullptr);
+  finish("alone");
+  const auto first = b.mixed.host();
+  report(same(first, split, static_cast<size_t>(heads) * kRank),
+         name + ": the first row alone differs in bits");
+  std::printf("  %-48s error %.3f (split) %.3f (whole) of the limit\n", name.c_str(), error, whole_error);
+}
+
+__global__ void absorb_reference(AbsorbArgs a, float* out) {
+  const int j = threadIdx.x;
+  const int64_t h = blockIdx.x, r = blockIdx.y;
+  double sum = 0;
+  for (int64_t i = 0; i < a.nope; ++i) {
+    sum += static_cast<double>(weight_at(a.weight, h * a.group_rows + i, j)) *
+           a.q[(r * a.heads + h) * a.head_dim + i];
+  }
+  out[(r * a.heads + h) * kRank + j] = static_cast<float>(sum);
+}
+
+struct KvB {
+  Memory<unsigned char> data;
+  Memory<float> scale;
+  WeightView view;
+
+  KvB(int32_t heads, bool fp8)
+      : data(int64_t{heads} * kGroup * kRank * (fp8 ? 1 : 2)), scale(int64_t{heads} * kGroup / 128 * 4) {
+    const int64_t n = int64_t{heads} * kGroup * kRank;
+    if (fp8) {
+      fill(fill_bytes, n, data.get(), n, uint64_t{3} << 40);
+    } else {
+      fill(fill_bf16, n, reinterpret_cast<uint16_t*>(data.get()), n, 0.05f, uint64_t{3} << 40);
+    }
+    fill(fill_floats, scale.size(), scale.get(), scale.size(), 3e-4f, uint64_t{4} << 40);
+    view = {data.get(),
+            scale.get(),
+            int64_t{heads} * kGroup,
+            kRank,
+            kRank * (fp8 ? 1 : 2),
+            4,
+            fp8 ? Dtype::f8_e4m3 : Dtype::bf16};
+  }
+};
+
+void check_absorb(int32_t rows, int32_t heads, bool fp8) {
+  KvB weight(heads, fp8);
+  Memory<float> q(int64_t{rows} * heads * kHeadDim), expected(int64_t{rows} * heads * kRank);
+  Memory<uint16_t> out(expected.size()), alone(int64_t{heads} * kRank);
+  fill(fill_floats, q.size(), q.get(), q.size(), 1.0f, uint64_t{5} << 40);
+  AbsorbArgs args = {rows, heads, weight.view, kGroup, kNope, kHeadDim, q.get(), true, true, out.get()};
+  launch_absorb(args, nullptr);
+  absorb_reference<<<dim3(static_cast<unsigned>(heads), static_cast<unsigned>(rows)), kRank>>>(
+      args, expected.get());
+  args.rows = 1;
+  args.q_abs = alone.get();
+  launch_absorb(args, nullptr);
+  finish("absorb");
+  const auto got = out.host(), first = alone.host();
+  const auto want = expected.host();
+  double worst = 0, squares = 0;
+  for (const float x : want) squares += double{x} * x;
+  const double rms = std::sqrt(squares / static_cast<double>(want.size()));
+  for (size_t i = 0; i < want.size(); ++i) {
+    const double limit = std::fabs(double{want[i]}) * 0x1p-8 + rms * 0x1p-16;
+    const double error = std::fabs(double{bf16_to_float(got[i])} - double{want[i]});
+    worst = std::isfinite(error) ? std::max(worst, error / limit) : INFINITY;
+  }
+  const std::string name = "absorb, " + std::to_string(heads) + " heads, " + std::to_string(rows) +
+                           (fp8 ? " rows, FP8" : " rows, bf16");
+  report(worst <= 1, name + ": error " + std::to_string(worst) + " of the limit");
+  report(std::memcmp(got.data(), first.data(), first.size() * 2) == 0,
+         name + ": the first row alone differs in bits");
+  std::printf("  %-48s error %.3f of the limit\n", name.c_str(), worst);
+}
+
+void run_checks() {
+  std::printf("checks\n");
+  constexpr int64_t kPool = 3 * 4096;
+  Memory<unsigned char> cache(kPool * kAttendMmaRowBytes * 1);
+  fill(fill_cache, kPool, cache.get(), kPool);
+  for (const int32_t heads : {1, 4, 64, 128}) {
+    for (const int32_t rows : {1, 7, 63, 65}) {
+      for (const int32_t n : {1, 63, 64, 65, 2048}) check_batch(cache, rows, heads, 2048, 4000, {n});
+    }
+    check_batch(cache, 9, heads, 2048, 4000, {130, 2048, 1, 2047, 64, 700, 1985});
+    check_batch(cache, 3, heads, 2048, 3999, {1}, true);  // all positions
+    check_batch(cache, 3, heads, 2048, 130, {1}, true);
+  }
+  check_batch(cache, 5, 20, 300, 4000, {300, 299, 5});
+  for (const bool fp8 : {true, false}) {
+    for (const int32_t rows : {1, 7, 17, 130}) check_absorb(rows, rows == 7 ? 4 : 128, fp8);
+  }
+  std::printf("checks: %d failed\n\n", failures);
+}
+
+// ---------------------------------------------------------------------------------- times
+
+class Timer {
+ public:
+  Timer() : flush_(256 << 20) {
+    for (cudaEvent_t& e : events_) check(cudaEventCreate(&e), "cudaEventCreate");
+  }
+  // Median microseconds.
+  double time(const std::function<void()>& work, int runs = 25) {
+    std::vector<float> times;
+    for (int i = -2; i < runs; ++i) {
+      check(cudaMemsetAsync(flush_.get(), i, static_cast<size_t>(flush_.size())), "flush");
+      check(cudaEventRecord(events_[0]), "event");
+      work();
+      check(cudaEventRecord(events_[1]), "event");
+      finish("a timed launch");
+      float ms = 0;
+      check(cudaEventElapsedTime(&ms, events_[0], events_[1]), "event");
+      if (i >= 0) times.push_back(1000 * ms);
+    }
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
+  }
+
+ private:
+  Memory<unsigned char> flush_;
+  cudaEvent_t events_[2];
+};
+
+__global__ void mma_rate_kernel(float* out, int times) {
+  float c[8][4] = {};
+  const uint32_t a[4] = {threadIdx.x, threadIdx.x, threadIdx.x, threadIdx.x};
+  for (int i = 0; i < times; ++i) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) mma_f16(c[j], a, threadIdx.x, j);
+  }
+  float sum = 0;
+  for (int j = 0; j < 8; ++j) sum += c[j][0] + c[j][3];
+  if (sum == 12345.0f) *out = sum;
+}
+__global__ void empty_kernel() {}
+
+void run_times() {
+  cudaDeviceProp device;
+  check(cudaGetDeviceProperties(&device, 0), "properties");
+  std::printf("%s, sm_%d%d, %d processors, L2 %d MB\n", device.name, device.major, device.minor,
+              device.multiProcessorCount, device.l2CacheSize >> 20);
+  Timer timer;
+  double copy, mma;
+  {
+    Memory<unsigned char> from(int64_t{1} << 30), to(int64_t{1} << 30);
+    copy = 2.0 * (1 << 30) / timer.time([&] {
+      cudaMemcpyAsync(to.get(), from.get(), 1 << 30, cudaMemcpyDeviceToDevice);
+    }) * 1e-6;
+    const int blocks = device.multiProcessorCount * 2;
+    mma = 1e-6 * blocks * 8 * 2000 * 8 * 4096.0 / timer.time([&] {
+      mma_rate_kernel<<<static_cast<unsigned>(blocks), 256>>>(reinterpret_cast<float*>(to.get()), 2000);
+    });
+  }
+  const double nothing = timer.time([] { empty_kernel<<<1, 32>>>(); });
+  std::printf("copy %.2f TB/s, mma.sync f16 %.0f TFLOP/s, an empty launch %.1f us\n\n", copy, mma, nothing);
+
+  constexpr int32_t kTopk = 2048;
+  const int64_t pool = int64_t{128} * 32768 + 131072;
+  Memory<unsigned char> cache(pool * kAttendMmaRowBytes);
+  fill(fill_cache, pool, cache.get(), pool);
+  std::printf("%-44s %9s %9s %9s %7s %7s %9s\n", "sparse MLA, topk 2048", "us", "mma floor", "byte floor",
+              "share", "peer", "TFLOP/s");
+  const auto attend = [&](const char* name, int32_t sequences, int32_t rows, int32_t heads, int32_t context,
+                          int32_t splits, double peer) {
+    Batch b(cache, rows, heads, kTopk, context, sequences, {kTopk}, splits > 1);
+    const AttendRowsArgs args = b.args(splits);
+    const double us = timer.time([&] { launch_attend(args, nullptr); }, rows > 1000 ? 7 : 25);
+    const double flop = 2.0 * rows * heads * kTopk * (kRank + kRope + kRank);
+    const double floor = flop / 800e6;
+    const double touched =
+        static_cast<double>(std::min<int64_t>(int64_t{rows} * kTopk, int64_t{sequences} * context)) *
+        kAttendMmaRowBytes;
+    const double bytes = touched / copy * 1e-6;
+    const std::string label = std::string(name) + (splits > 1 ? ", split" : ", whole");
+    std::printf("%-44s %9.1f %9.1f %9.1f %6.0f%% %7.1f %9.0f\n", label.c_str(), us, floor, bytes,
+                100 * std::max(floor, bytes) / us, peer, flop / us * 1e-6);
+  };
+  for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 128 heads, 32K", 1, 1, 128, 32768, splits, 21.3);
+  for (const int32_t splits : {kMostSplits, 1}) attend("b=2, 128 heads, 32K", 2, 2, 128, 32768, splits, 0);
+  for (const int32_t splits : {kMostSplits, 1}) attend("b=4, 128 heads, 32K", 4, 4, 128, 32768, splits, 0);
+  for (const int32_t splits : {kMostSplits, 1}) attend("b=8, 128 heads, 32K", 8, 8, 128, 32768, splits, 31.1);
+  attend("b=16, 128 heads, 32K", 16, 16, 128, 32768, 1, 0);
+  attend("b=32, 128 heads, 32K", 32, 32, 128, 32768, 1, 68.3);
+  attend("b=64 s_q=2, 128 heads, 32K", 64, 128, 128, 32768, 1, 193.6);
+  attend("b=128 s_q=2, 128 heads, 32K", 128, 256, 128, 32768, 1, 374.9);
+  {
+    const Portable form;
+    attend("portable: b=1, 128 heads, 32K", 1, 1, 128, 32768, kMostSplits, 0);
+    attend("portable: b=32, 128 heads, 32K", 32, 32, 128, 32768, 1, 0);
+    attend("portable: b=128 s_q=2, 128 heads, 32K", 128, 256, 128, 32768, 1, 0);
+  }
+  for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 64 heads, 32K", 1, 1, 64, 32768, splits, 20.8);
+  attend("b=128 s_q=2, 64 heads, 32K", 128, 256, 64, 32768, 1, 241);
+  for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 4 heads, 32K", 1, 1, 4, 32768, splits, 0);
+  attend("b=64, 4 heads, 32K", 64, 64, 4, 32768, 1, 0);
+  attend("prefill s_q 512, s_kv 32K, 128 heads", 1, 512, 128, 32768, 1, 482);
+  attend("prefill s_q 4096, s_kv 8K, 128 heads", 1, 4096, 128, 8192, 1, 3760);
+  attend("prefill s_q 4096, s_kv 32K, 128 heads", 1, 4096, 128, 32768, 1, 4045);
+  attend("prefill s_q 4096, s_kv 128K, 128 heads", 1, 4096, 128, 131072, 1, 4467);
+
+  std::printf("\n%-44s %9s %9s %9s %7s\n", "absorb and W_v, 128 heads, FP8", "us", "mma floor", "byte floor",
+              "share");
+  KvB weight(128, true);
+  for (const int32_t rows : {1, 8, 32, 256}) {
+    Memory<float> q(int64_t{rows} * 128 * kHeadDim), mixed(int64_t{rows} * 128 * kRank),
+        heads(int64_t{rows} * 128 * kValue);
+    Memory<uint16_t> q_abs(int64_t{rows} * 128 * kRank);
+    fill(fill_floats, q.size(), q.get(), q.size(), 1.0f, uint64_t{5} << 40);
+    fill(fill_floats, mixed.size(), mixed.get(), mixed.size(), 1.0f, uint64_t{6} << 40);
+    const AbsorbArgs absorb = {rows,     128,     weight.view, kGroup, kNope,
+                               kHeadDim, q.get(), true,        true,   q_abs.get()};
+    const LinearArgs linear = {rows, weight.view, mixed.get(), 128 * kRank, heads.get(), 128 * kValue, kValue,
+                               1,    true,        128,         kGroup,      kNope,       kValue,       kRank};
+    const double flop = 2.0 * rows * 128 * 128 * kRank, w = 128.0 * 128 * kRank;
+    const auto line = [&](const char* name, double us, double bytes) {
+      const double floor = flop / 800e6, moved = bytes / copy * 1e-6;
+      std::printf("%-34s %4d rows %9.1f %9.1f %9.1f %6.0f%%\n", name, rows, us, floor, moved,
+                  100 * std::max(floor, moved) / us);
+    };
+    line("absorb", timer.time([&] { launch_absorb(absorb, nullptr); }),
+         w + rows * 128.0 * (4 * kNope + 2 * kRank));
+    line("W_v (the grouped linear)", timer.time([&] { launch_linear(linear, nullptr); }),
+         w + rows * 128.0 * 4 * (kRank + kValue));
+  }
+}
+
+}  // namespace
+}  // namespace dsv::cuda
+
+int main(int argc, char** argv) {
+  const std::string what = argc > 1 ? argv[1] : "";
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+    std::printf("skipped: there is no GPU here\n");
+    return 0;
+  }
+  if (what != "--time") dsv::cuda::run_checks();
+  if (what != "--check") dsv::cuda::run_times();
+  return dsv::cuda::failures > 0;
+}

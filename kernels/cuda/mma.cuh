@@ -1,0 +1,193 @@
+// Tensor-core fragments for kernels that run from sm_80 on, and the 16-bit formats they take.
+//
+// A warp multiplies a [16, 16] matrix A by a [16, 8] matrix B onto a [16, 8] matrix C of f32. With g = lane /
+// 4 and t = 2 * (lane % 4), a lane holds
+//   A  a[0]: (g, t), (g, t + 1)   a[1]: the same of row g + 8   a[2]: (g, t + 8), (g, t + 9)   a[3]: of row g
+//   + 8 B  b0: (t, g), (t + 1, g)     b1: (t + 8, g), (t + 9, g) C  c[0], c[1]: (g, t), (g, t + 1)   c[2],
+//   c[3]: of row g + 8
+// two 16-bit values in a register, the first in the lower half.
+#pragma once
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/formats.h"
+
+namespace dsv::cuda {
+
+// Two neighbours in memory, moved by one access.
+struct alignas(8) Pair {
+  float x, y;
+};
+struct alignas(8) WordPair {
+  uint32_t x, y;
+};
+
+#ifdef DSV_CUDA_EMULATION
+
+inline uint32_t pack_bf16(float low, float high) {
+  return float_to_bf16(low) | static_cast<uint32_t>(float_to_bf16(high)) << 16;
+}
+inline uint32_t pack_f16(float low, float high) {
+  return float_to_f16(low) | static_cast<uint32_t>(float_to_f16(high)) << 16;
+}
+inline uint32_t mul_f16(uint32_t a, uint32_t b) {
+  const auto half = [](uint32_t x, int which) {
+    return f16_to_float(static_cast<uint16_t>(x >> 16 * which));
+  };
+  return pack_f16(half(a, 0) * half(b, 0), half(a, 1) * half(b, 1));
+}
+
+inline Pair unpack_f16(uint32_t word) {
+  return {f16_to_float(static_cast<uint16_t>(word)), f16_to_float(static_cast<uint16_t>(word >> 16))};
+}
+
+// Every lane's word.
+inline void gather_lanes(uint32_t value, uint32_t* all) {
+  std::memcpy(all, emulation::exchange(kAllLanes, value), 4 * kWarp);
+}
+
+// f32 sums, k ascending.
+template <class Decode>
+void emulated_mma(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, Decode decode) {
+  uint32_t a_all[4][kWarp], b_all[2][kWarp];
+  for (int i = 0; i < 4; ++i) gather_lanes(a[i], a_all[i]);
+  gather_lanes(b0, b_all[0]);
+  gather_lanes(b1, b_all[1]);
+  const unsigned lane = threadIdx.x % kWarp;
+  const auto value = [&](uint32_t word, unsigned k) {
+    return decode(static_cast<uint16_t>(word >> 16 * (k & 1)));
+  };
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4, column = 2 * (lane % 4) + i % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned from = k % 8 / 2, upper = k / 8;
+      c[i] += value(a_all[2 * upper + i / 2][4 * row + from], k) * value(b_all[upper][4 * column + from], k);
+    }
+  }
+}
+inline void mma_f16(float* c, const uint32_t* a, uint32_t b0, uint32_t b1) {
+  emulated_mma(c, a, b0, b1, f16_to_float);
+}
+inline void mma_bf16(float* c, const uint32_t* a, uint32_t b0, uint32_t b1) {
+  emulated_mma(c, a, b0, b1, bf16_to_float);
+}
+
+template <bool kTransposed>
+void emulated_load(uint32_t* out, const uint16_t* row) {
+  uint32_t all[kWarp];
+  const auto offset =
+      static_cast<uint32_t>(reinterpret_cast<const unsigned char*>(row) - emulation::block_memory);
+  if (offset % 16 != 0) std::abort();  // a misaligned row
+  gather_lanes(offset, all);
+  const unsigned lane = threadIdx.x % kWarp, g = lane / 4, t = 2 * (lane % 4);
+  for (unsigned m = 0; m < 4; ++m) {
+    uint32_t word = 0;
+    for (unsigned i = 0; i < 2; ++i) {
+      const unsigned r = kTransposed ? t + i : g, c = kTransposed ? g : t + i;
+      uint16_t value;
+      std::memcpy(&value, emulation::block_memory + all[8 * m + r] + 2 * c, 2);
+      word |= static_cast<uint32_t>(value) << 16 * i;
+    }
+    out[m] = word;
+  }
+}
+inline void load_matrices(uint32_t* out, const uint16_t* row) { emulated_load<false>(out, row); }
+inline void load_transposed(uint32_t* out, const uint16_t* row) { emulated_load<true>(out, row); }
+
+#else
+
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  uint32_t out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+__device__ __forceinline__ uint32_t pack_f16(float low, float high) {
+  uint32_t out;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+__device__ __forceinline__ uint32_t mul_f16(uint32_t a, uint32_t b) {
+  uint32_t out;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+  return out;
+}
+
+__device__ __forceinline__ Pair unpack_f16(uint32_t word) {
+  Pair out;
+  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"
+      : "=f"(out.x), "=f"(out.y)
+      : "r"(word));
+  return out;
+}
+
+// c += a b
+__device__ __forceinline__ void mma_f16(float* c, const uint32_t* a, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void mma_bf16(float* c, const uint32_t* a, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four [8, 8] matrices of 16-bit values from shared memory: lane l brings the address of row l % 8 of matrix
+// l / 8, 16-byte aligned, and gets of each matrix (g, t), (g, t + 1), or if transposed (t, g), (t + 1, g).
+__device__ __forceinline__ void load_matrices(uint32_t* out, const uint16_t* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+__device__ __forceinline__ void load_transposed(uint32_t* out, const uint16_t* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+
+#endif
+
+// A [16, 16] matrix as A, rows `stride` values apart. stride: such that 8 rows lie in different banks.
+__device__ __forceinline__ void load_a(uint32_t* a, const uint16_t* matrix, int stride) {
+  const int lane = threadIdx.x % kWarp;
+  load_matrices(a, matrix + lane % 16 * stride + lane / 16 * 8);
+}
+// A [16, 16] matrix whose rows are the columns of two B: b[0], b[1] of its first 8 rows, b[2], b[3] of the
+// others. swap: 1 if columns 8 to 15 lie before 0 to 7.
+__device__ __forceinline__ void load_b_rows(uint32_t* b, const uint16_t* matrix, int stride, int swap = 0) {
+  const int lane = threadIdx.x % kWarp;
+  load_matrices(b, matrix + (lane / 16 * 8 + lane % 8) * stride + (lane / 8 % 2 ^ swap) * 8);
+}
+// A [16, 16] matrix [k, n] as two B: b[0], b[1] of its first 8 columns, b[2], b[3] of the others.
+__device__ __forceinline__ void load_b(uint32_t* b, const uint16_t* matrix, int stride, int swap = 0) {
+  const int lane = threadIdx.x % kWarp;
+  load_transposed(b, matrix + lane % 16 * stride + (lane / 16 ^ swap) * 8);
+}
+
+// Four e4m3 codes as f16, which holds them all.
+__device__ __forceinline__ void e4m3x4_to_f16(uint32_t codes, uint32_t* out) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.rn.f16x2.e4m3x2 %0, a; cvt.rn.f16x2.e4m3x2 %1, b; }"
+      : "=r"(out[0]), "=r"(out[1])
+      : "r"(codes));
+#else
+  // Exponent and mantissa where f16 has them, 8 too small, which a product with 2^8 mends, subnormals
+  // included.
+  const uint32_t low = (codes & 0xFF) << 8 | (codes & 0xFF00) << 16;
+  const uint32_t high = (codes >> 8 & 0xFF00) | (codes & 0xFF000000u);
+  constexpr uint32_t kSign = 0x80008000u, kRest = 0x3F803F80u, k256 = 0x5C005C00u;
+  out[0] = mul_f16((low & kSign) | (low >> 1 & kRest), k256);
+  out[1] = mul_f16((high & kSign) | (high >> 1 & kRest), k256);
+  if ((((codes & 0x7F7F7F7Fu) + 0x01010101u) & 0x80808080u) == 0) return;
+  for (int i = 0; i < 4; ++i) {  // NaN
+    if ((codes >> 8 * i & 0x7F) == 0x7F) out[i / 2] |= 0x7FFFu << 16 * (i % 2);
+  }
+#endif
+}
+
+}  // namespace dsv::cuda

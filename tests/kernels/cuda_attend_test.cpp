@@ -1,0 +1,264 @@
+// The tensor-core attention kernels by themselves, emulated: shapes that the conformance list's geometries do
+// not reach. A row comes out the same bits in one block, split, alone, whether 16 or 32 heads share a block,
+// and with more shared memory.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/formats.h"
+
+namespace dsv::cuda {
+namespace {
+
+constexpr int32_t kRank = 512, kRope = 64, kHeadDim = 128 + kRope, kPages = 48;
+
+std::mt19937 random_bits(3);
+float normal() { return std::normal_distribution<float>()(random_bits); }
+
+struct Case {
+  int32_t rows, heads, topk, context;
+  std::vector<int32_t> n;  // selected by row r: n[r % size]; empty: all positions
+  std::vector<unsigned char> cache = std::vector<unsigned char>(kPages * kPageTokens * kAttendMmaRowBytes);
+  std::vector<int32_t> position, sequence, pages, selected, n_selected;
+  std::vector<float> q;
+  std::vector<uint16_t> q_abs;
+
+  Case(int32_t rows_, int32_t heads_, int32_t topk_, int32_t context_, std::vector<int32_t> n_)
+      : rows(rows_), heads(heads_), topk(topk_), context(context_), n(std::move(n_)) {
+    for (size_t t = 0; t < cache.size() / kAttendMmaRowBytes; ++t) {
+      unsigned char* row = cache.data() + t * kAttendMmaRowBytes;
+      for (int i = 0; i < kRank; ++i) row[i] = static_cast<unsigned char>(float_to_e4m3(100 * normal()));
+      for (int g = 0; g < 4; ++g)
+        store_f32(row + kRank + 4 * g, std::ldexp(1.0f, -8 + static_cast<int>(random_bits() % 4)));
+      for (int i = 0; i < kRope; ++i) {
+        const uint16_t code = float_to_bf16(normal());
+        std::memcpy(row + kRank + 16 + 2 * i, &code, 2);
+      }
+    }
+    pages.resize(kPages);
+    std::iota(pages.begin(), pages.end(), 0);
+    std::shuffle(pages.begin(), pages.end(), random_bits);
+    for (int32_t r = 0; r < rows; ++r) {
+      position.push_back(context - 1 - r);
+      sequence.push_back(0);
+      for (int32_t h = 0; h < heads; ++h) {
+        const float size = std::ldexp(0.25f, static_cast<int>(random_bits() % 4));
+        for (int i = 0; i < kRank; ++i) q_abs.push_back(float_to_bf16(size * normal()));
+        for (int i = 0; i < kHeadDim; ++i) q.push_back(round_bf16(normal()));
+      }
+      if (n.empty()) continue;
+      const int32_t count = n[static_cast<size_t>(r) % n.size()];
+      std::vector<int32_t> all(static_cast<size_t>(position.back()) + 1);
+      std::iota(all.begin(), all.end(), 0);
+      std::shuffle(all.begin(), all.end(), random_bits);
+      all.resize(static_cast<size_t>(count));
+      std::sort(all.begin(), all.end());
+      all.resize(static_cast<size_t>(topk), -1);  // nobody's
+      selected.insert(selected.end(), all.begin(), all.end());
+      n_selected.push_back(count);
+    }
+  }
+
+  // Rows [first, first + count) in one launch.
+  std::vector<float> run(int32_t splits, int32_t first, int32_t count) {
+    AttendRowsArgs a{};
+    a.rows = count;
+    a.heads = heads;
+    a.step.position = position.data() + first;
+    a.step.sequence = sequence.data() + first;
+    a.step.page_table = pages.data();
+    a.step.page_stride = kPages;
+    a.cache.latent = cache.data();
+    a.cache.latent_row_bytes = kAttendMmaRowBytes;
+    a.cache.rank = kRank;
+    a.cache.rope = kRope;
+    a.cache.official = true;
+    if (!n.empty()) {
+      a.selected = selected.data() + first * topk;
+      a.n_selected = n_selected.data() + first;
+    }
+    a.topk = topk;
+    a.splits = splits;
+    a.q = q.data() + int64_t{first} * heads * kHeadDim;
+    a.head_dim = kHeadDim;
+    a.q_abs = q_abs.data() + int64_t{first} * heads * kRank;
+    a.softmax_scale = 0.135f;
+    std::vector<float> partial(static_cast<size_t>(splits == 1 ? 0 : count * splits * heads * (kRank + 2)),
+                               NAN);
+    a.partial = partial.data();
+    a.to_bf16 = true;
+    std::vector<float> mixed(static_cast<size_t>(count * heads * kRank), NAN);
+    a.mixed = mixed.data();
+    launch_attend(a, nullptr);
+    return mixed;
+  }
+
+  // f64, and the sum of the magnitudes.
+  void expect(int32_t r, int32_t h, const float* got) const {
+    const size_t at = static_cast<size_t>(r * heads + h);
+    const int32_t count =
+        n.empty() ? position[static_cast<size_t>(r)] + 1 : n_selected[static_cast<size_t>(r)];
+    std::vector<std::vector<double>> latents;
+    std::vector<double> weight;
+    for (int32_t i = 0; i < count; ++i) {
+      const int32_t p = n.empty() ? i : selected[static_cast<size_t>(r * topk + i)];
+      const unsigned char* row =
+          cache.data() +
+          (pages[static_cast<size_t>(p / kPageTokens)] * kPageTokens + p % kPageTokens) * kAttendMmaRowBytes;
+      std::vector<double> latent;
+      double score = 0;
+      for (int j = 0; j < kRank; ++j) {
+        latent.push_back(double{e4m3_to_float(row[j])} * load_f32(row + kRank + j / 128 * 4));
+        score += bf16_to_float(q_abs[at * kRank + static_cast<size_t>(j)]) * latent.back();
+      }
+      for (int j = 0; j < kRope; ++j) {
+        uint16_t code;
+        std::memcpy(&code, row + kRank + 16 + 2 * j, 2);
+        score += double{q[(at + 1) * kHeadDim - kRope + static_cast<size_t>(j)]} * bf16_to_float(code);
+      }
+      latents.push_back(latent);
+      weight.push_back(score * double{0.135f});
+    }
+    const double largest = *std::max_element(weight.begin(), weight.end());
+    double total = 0;
+    for (double& w : weight) total += w = std::exp(w - largest);
+    for (size_t j = 0; j < kRank; ++j) {
+      double sum = 0, size = 0;
+      for (size_t i = 0; i < weight.size(); ++i) {
+        sum += weight[i] / total * latents[i][j];
+        size += weight[i] / total * std::fabs(latents[i][j]);
+      }
+      // bf16 at last; weights are rounded to f16 twice, and scores of size 30 err by fp32's share.
+      ASSERT_NEAR(got[j], sum, std::fabs(sum) * 0x1p-8 + size * 0x1p-10)
+          << "row " << r << " head " << h << " value " << j;
+    }
+  }
+};
+
+void same_rows(const std::vector<float>& part, const std::vector<float>& whole, size_t offset) {
+  ASSERT_EQ(std::memcmp(part.data(), whole.data() + offset, 4 * part.size()), 0);
+}
+
+// Whether blocks and threads run from the last to the first.
+void set_descending(bool descending) { open_runtime(descending ? "descending" : nullptr)->stream(); }
+
+void check(Case c) {
+  const int32_t most = c.n.empty() ? c.context : c.topk, splits = attend_most_splits(most);
+  const std::vector<float> split = c.run(splits, 0, c.rows);
+  for (const int32_t r : {0, c.rows / 2, c.rows - 1}) {
+    for (const int32_t h : {0, c.heads - 1}) c.expect(r, h, split.data() + (r * c.heads + h) * kRank);
+  }
+  set_descending(true);
+  same_rows(c.run(splits, 0, c.rows), split, 0);
+  set_descending(false);
+  emulation::shared_limit = 227 * 1024;  // Hopper's
+  same_rows(c.run(splits, 0, c.rows), split, 0);
+  if (most <= kAttendMmaFold) same_rows(c.run(1, 0, c.rows), split, 0);
+  set_descending(true);
+  same_rows(c.run(splits, 0, c.rows), split, 0);
+  set_descending(false);
+  emulation::shared_limit = kPortableShared;
+  const size_t width = static_cast<size_t>(c.heads) * kRank;
+  for (int32_t r = 0; r < c.rows; r += 1 + c.rows / 3) {
+    same_rows(c.run(splits, r, 1), split, static_cast<size_t>(r) * width);
+    if (most <= kAttendMmaFold) same_rows(c.run(1, r, 1), split, static_cast<size_t>(r) * width);
+  }
+  if (most <= kAttendMmaFold) same_rows(c.run(1, 0, c.rows), split, 0);
+}
+
+TEST(CudaAttend, OneTileAndItsEdges) { check({6, 4, 65, 700, {1, 63, 64, 65, 8, 9}}); }
+TEST(CudaAttend, ManyTiles) { check({2, 16, 300, 900, {300, 131}}); }
+TEST(CudaAttend, AllSelected) { check({1, 3, 2048, 2300, {2048}}); }
+TEST(CudaAttend, WiderBlocks) { check({2, 37, 2048, 600, {200, 129}}); }  // 32 heads a block if split
+TEST(CudaAttend, AllPositions) { check({3, 1, 0, 200, {}}); }
+TEST(CudaAttend, SplitsOfManyTiles) { check({2, 1, 0, 2300, {}}); }
+
+TEST(CudaAttend, QueriesOfAnySize) {
+  Case c(3, 4, 64, 100, {64});
+  for (size_t i = 0; i < kRank; ++i) c.q_abs[i] = 0;
+  for (size_t i = 0; i < kRank; ++i) c.q_abs[kRank + i] = float_to_bf16(1e-30f * normal());
+  for (size_t i = 0; i < kRank; ++i) c.q_abs[2 * kRank + i] = float_to_bf16(1e-3f * normal());
+  check(c);
+}
+
+TEST(CudaAttend, NanIsSeen) {
+  for (const bool split : {false, true}) {
+    Case c(1, 2, 128, 128, {128});
+    c.cache[static_cast<size_t>(c.pages[1] * kPageTokens + 3) * kAttendMmaRowBytes + 200] = 0x7F;
+    EXPECT_TRUE(std::isnan(c.run(split ? 2 : 1, 0, 1)[200]));
+  }
+}
+
+TEST(CudaAttend, Absorb) {
+  constexpr int32_t kHeads = 3, kGroup = 256, kRows = 37;
+  for (const Dtype dtype : {Dtype::f8_e4m3, Dtype::bf16}) {
+    const bool fp8 = dtype == Dtype::f8_e4m3;
+    std::vector<unsigned char> data(kHeads * kGroup * kRank * (fp8 ? 1 : 2));
+    std::vector<float> scale, value;
+    for (int i = 0; i < kHeads * kGroup / 128 * 4; ++i) scale.push_back(std::fabs(normal()) * 1e-3f);
+    for (int64_t i = 0; i < kHeads * kGroup * kRank; ++i) {
+      if (fp8) {
+        data[static_cast<size_t>(i)] = static_cast<unsigned char>(float_to_e4m3(100 * normal()));
+        value.push_back(e4m3_to_float(data[static_cast<size_t>(i)]) *
+                        scale[static_cast<size_t>(i / kRank / 128 * 4 + i % kRank / 128)]);
+      } else {
+        const uint16_t code = float_to_bf16(normal());
+        std::memcpy(&data[static_cast<size_t>(2 * i)], &code, 2);
+        value.push_back(bf16_to_float(code));
+      }
+    }
+    std::vector<float> q;
+    for (int i = 0; i < kRows * kHeads * kHeadDim; ++i) q.push_back(round_bf16(normal()));
+    const WeightView weight = {data.data(), scale.data(), kHeads * kGroup, kRank, kRank * (fp8 ? 1 : 2),
+                               4,           dtype};
+    const auto run = [&](int32_t first, int32_t rows) {
+      std::vector<uint16_t> out(static_cast<size_t>(rows * kHeads * kRank));
+      launch_absorb({rows, kHeads, weight, kGroup, 128, kHeadDim, q.data() + first * kHeads * kHeadDim, true,
+                     true, out.data()},
+                    nullptr);
+      return out;
+    };
+    const std::vector<uint16_t> all = run(0, kRows), alone = run(20, 1);
+    EXPECT_EQ(std::memcmp(alone.data(), all.data() + 20 * kHeads * kRank, 2 * alone.size()), 0);
+    for (const int32_t r : {0, 15, 16, 36}) {
+      for (int32_t h = 0; h < kHeads; ++h) {
+        for (int64_t j = 0; j < kRank; ++j) {
+          double sum = 0, size = 0;
+          for (int64_t i = 0; i < 128; ++i) {
+            const double product = double{value[static_cast<size_t>((h * kGroup + i) * kRank + j)]} *
+                                   q[static_cast<size_t>((r * kHeads + h) * kHeadDim + i)];
+            sum += product;
+            size += std::fabs(product);
+          }
+          ASSERT_NEAR(bf16_to_float(all[static_cast<size_t>((r * kHeads + h) * kRank + j)]), sum,
+                      std::fabs(sum) * 0x1p-8 + size * 0x1p-20)
+              << r << " " << h << " " << j;
+        }
+      }
+    }
+  }
+}
+
+TEST(Formats, F16OfEverySize) {
+  for (uint32_t code = 0; code < 0x7C00; ++code) {
+    const float value = f16_to_float(static_cast<uint16_t>(code)),
+                next = f16_to_float(static_cast<uint16_t>(code + 1));
+    ASSERT_EQ(float_to_f16(value), code);
+    ASSERT_EQ(float_to_f16(-value), code | 0x8000);
+    const float middle = code == 0x7BFF ? 65520.0f : (value + next) / 2;
+    ASSERT_EQ(float_to_f16(middle), code % 2 ? code + 1 : code);
+    ASSERT_EQ(float_to_f16(std::nextafterf(middle, 0)), code);
+  }
+  EXPECT_EQ(float_to_f16(INFINITY), 0x7C00);
+  EXPECT_EQ(float_to_f16(1e30f), 0x7C00);
+  EXPECT_GT(float_to_f16(NAN) & 0x7FFF, 0x7C00);
+}
+
+}  // namespace
+}  // namespace dsv::cuda
