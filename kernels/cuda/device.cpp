@@ -265,6 +265,7 @@ void begin_step(Device* handle, const StepArgs& args) {
     ++runs;
   });
   sequence.finish();
+  d.rows_together = rows / runs;
   Upload pages(d, d.page_table);
   for_runs([&](int32_t first, int32_t end) {
     const int32_t used = *std::max_element(args.position + first, args.position + end) / kPageTokens + 1;
@@ -316,6 +317,7 @@ Layout::Layout(const DeviceOptions& o) {
   q_abs = 4 * tile.attend * g.num_heads * g.kv_lora_rank;
   mixed = 4 * tile.attend * g.num_heads * padded(g.kv_lora_rank);
   partial = 4 * tile.attend * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
+  if (g.has_indexer()) top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
 
   const int64_t k = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0, pairs = std::max<int64_t>(t * k, t);
   const int64_t dense_values = t * padded(std::max(g.intermediate_size, g.shared_intermediate_size()));
@@ -340,7 +342,7 @@ int64_t Layout::total() const {
   for (const int64_t bytes : act) sum += bytes;
   return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + selected +
          n_selected + scores + q_abs + mixed + partial + expert + expert_weight + offset + pair_row +
-         pair_of + tiles + n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv +
+         pair_of + top_k + tiles + n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv +
          2 * Upload::kChunk;
 }
 
@@ -385,6 +387,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(q_abs, layout.q_abs, scratch);
     make(mixed, layout.mixed, scratch);
     make(partial, layout.partial, scratch);
+    make(top_k_scratch, layout.top_k, scratch);
     make(expert, layout.expert, scratch);
     make(expert_weight, layout.expert_weight, scratch);
     make(offset, layout.offset, scratch);

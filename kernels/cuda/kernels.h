@@ -170,6 +170,12 @@ void launch_index_query(const IndexQueryArgs&, Stream);
 
 // ------------------------------------------------------------------------------------- index.cu
 
+// Which kernels score an official index of 128 values and at most 64 heads; every other takes the plain one.
+enum class IndexPath : int32_t {
+  plain,
+  f32_sums,  // f16 tensor cores, sm_80 and newer
+  fp8_sums,  // Hopper's FP8 tensor cores, whose sums are coarser; f32_sums elsewhere or for at most 8 heads
+};
 struct IndexScoresArgs {  // scores of positions 0 .. position[r] of rows that see more than k
   int32_t rows, heads, topk;
   int32_t longest;  // most positions that a row of this launch sees
@@ -180,6 +186,8 @@ struct IndexScoresArgs {  // scores of positions 0 .. position[r] of rows that s
   const float* weight;  // [R, heads]
   float* scores;        // out [R, score_stride]
   int64_t score_stride;
+  IndexPath path = IndexPath::f32_sums;
+  int32_t rows_together = 1;  // consecutive rows that mostly are of one sequence; for speed only
 };
 void launch_index_scores(const IndexScoresArgs&, Stream);
 
@@ -188,10 +196,14 @@ struct TopKArgs {  // the min(k, position + 1) largest, ties to the lowest posit
   const int32_t* position;  // [R]
   const float* scores;      // [R, score_stride]
   int64_t score_stride;
-  int32_t* selected;    // out [R, topk]
-  int32_t* n_selected;  // out [R]
+  int32_t* selected;                 // out [R, topk]
+  int32_t* n_selected;               // out [R]
+  int32_t longest;                   // most positions that a row of this launch sees
+  unsigned char* scratch = nullptr;  // top_k_scratch_bytes(longest), 16-byte aligned; or null: slower
 };
 void launch_top_k(const TopKArgs&, Stream);
+void launch_top_k_plain(const TopKArgs&, Stream);  // any length, slow
+int64_t top_k_scratch_bytes(int64_t longest);
 
 // ------------------------------------------------------------------------------------- attend.cu
 

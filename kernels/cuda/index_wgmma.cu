@@ -1,0 +1,225 @@
+// The indexer's scores on Hopper's FP8 tensor cores: wgmma of e4m3, keys in registers, queries in shared
+// memory.
+//
+// Bound: memory for one row (128K positions: 17 MB, 5.8 us at 3 TB/s), mma for many: a page of 64 keys times
+// 64 heads is 128 cycles of a processor's tensor cores (2048 rows of 8K, causal: 240 GFLOP, 150 us at 1585
+// TFLOP/s). Beside it a lane adds 32 terms for each row and page, an add and a multiply-add each: 64 cycles
+// of FP32 units, hidden as long as the tensor cores have the next row's product to work on, which is issued
+// before. Shared memory: the B operand, 8 KB for 128 cycles, half of its bandwidth. L2: 8 KB for each
+// 8 rows, 8 bytes a cycle and processor, a quarter of its bandwidth.
+//
+// Precision: the sums within a product are those of the FP8 tensor core, which aligns its terms to the
+// largest and keeps about 13 bits below it: 2^-13 of the largest term for each k32 step, in place of f32's
+// 2^-24. It is the released model's own arithmetic (its indexer multiplies e4m3 on these tensor cores), and
+// 1/50 of the error of rounding the factors to e4m3. Where f32 sums are wanted, index_mma.cu has them.
+//
+// Order of a score's sum, for every tile and split: the hardware's over K; a lane adds its two heads of each
+// block of 8 in order; then lanes (0 + 2) + (1 + 3) of a quad.
+#include "kernels/cuda/index_tensor.cuh"
+
+namespace dsv::cuda {
+namespace {
+
+constexpr int kThreads = 128, kHeads = 64, kMostTileRows = 8;
+constexpr int kQueryBytes = kHeads * kIndexDim, kSwizzleBytes = 1024;
+constexpr int64_t shared_bytes(int tile_rows) {
+  return kSwizzleBytes + tile_rows * int64_t{kQueryBytes + kHeads * 4 + 4};
+}
+static_assert(shared_bytes(kMostTileRows) <= 99 * 1024);
+
+#if !defined(DSV_CUDA_EMULATION) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// Operand B: rows of 128 bytes in shared memory, the 16-byte chunks of row n swapped by n % 8.
+__device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t address) {
+  return uint64_t{(address & 0x3FFFF) >> 4} | uint64_t{1} << 16 | uint64_t{kSwizzleBytes >> 4} << 32 |
+         uint64_t{1} << 62;
+}
+
+#define DSV_F8(d, i)                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+
+// d = a b + (add ? d : 0), 64 keys x 64 heads x 32.
+__device__ __forceinline__ void wgmma(float (&d)[32], const uint32_t* a, uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, "
+      "%23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+// Keys 16 warp + 8 i + g of a page: lane t of a quad takes bytes 64 v + 16 t .. + 15. Zeros for those that no
+// row sees.
+struct Keys {
+  uint4 bytes[2][2];
+};
+__device__ __forceinline__ Keys load_keys(const IndexScoresArgs& a, int64_t page, int32_t first,
+                                          int32_t visible) {
+  const int key = static_cast<int>(threadIdx.x) / kWarp * 16 + threadIdx.x % kWarp / 4;
+  const unsigned char* at = a.cache.index + page * kIndexPageBytes + key * kIndexDim + threadIdx.x % 4 * 16;
+  Keys keys;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+#pragma unroll
+    for (int v = 0; v < 2; ++v) {
+      keys.bytes[i][v] = first + key + 8 * i < visible
+                             ? __ldg(reinterpret_cast<const uint4*>(at + i * 8 * kIndexDim + v * 64))
+                             : uint4{0, 0, 0, 0};
+    }
+  }
+  return keys;
+}
+
+// Issues a page's product with a row's 64 heads.
+__device__ __forceinline__ void multiply(float (&product)[32], const uint32_t (&keys)[4][4], uint64_t query) {
+  wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < 4; ++step) wgmma(product, keys[step], query + step * (32 >> 4), step != 0);
+  wgmma_commit();
+}
+
+// The score of key 8 (t / 2) + g of the warp's 16, in lanes of even t. max(x, 0) = (x + |x|) / 2, the half
+// being in the weights: an add is twice as fast as a maximum.
+__device__ __forceinline__ float head_sum(const float (&product)[32], const float2* weight, int t) {
+  float sum[2] = {};
+#pragma unroll
+  for (int b = 0; b < kHeads / 8; ++b) {
+    const float2 w = weight[b * 4];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float x = product[4 * b + 2 * i], y = product[4 * b + 2 * i + 1];
+      sum[i] = fmaf(x + fabsf(x), w.x, sum[i]);
+      sum[i] = fmaf(y + fabsf(y), w.y, sum[i]);
+    }
+  }
+  const bool high = t & 2;
+  const float part = __shfl_xor_sync(kAllLanes, high ? sum[0] : sum[1], 2) + (high ? sum[1] : sum[0]);
+  return part + __shfl_xor_sync(kAllLanes, part, 1);
+}
+
+// A block (one warpgroup) scores every gridDim.x-th page for a tile of rows. K is permuted: byte 64 v + 16 t
+// + 4 w + b of a key and of a query is byte 16 (4 v + w) + 4 t + b of the product, so that a lane's 16-byte
+// loads are its A fragments. Shared: queries [rows][64 heads][128], swizzled; weights [rows][64]; visible
+// [rows].
+__device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
+  const IndexScoresArgs& a = tile.scores;
+  // Swizzles count from multiples of 1024 bytes.
+  const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared_memory()));
+  unsigned char* queries = shared_memory() + (kSwizzleBytes - base % kSwizzleBytes) % kSwizzleBytes;
+  auto* weights = reinterpret_cast<float*>(queries + tile.tile_rows * kQueryBytes);
+  auto* visible = reinterpret_cast<int32_t*>(weights + tile.tile_rows * kHeads);
+  const uint64_t descriptor = swizzled_descriptor(static_cast<uint32_t>(__cvta_generic_to_shared(queries)));
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const int slot =
+      static_cast<int>(threadIdx.x) / kWarp * 16 + t / 2 * 8 + g;  // whose score this lane writes
+  const auto stride = static_cast<int32_t>(gridDim.x);
+  const int32_t begin = static_cast<int32_t>(blockIdx.y) * tile.tile_rows;
+  const int32_t end = begin + tile.tile_rows < a.rows ? begin + tile.tile_rows : a.rows;
+
+  for (int32_t first = begin; first < end;) {
+    const IndexRun run = index_run(a, first, end);
+    first += run.count;
+    const int32_t n = (run.visible + kPageTokens - 1) / kPageTokens;
+    int32_t i = static_cast<int32_t>(blockIdx.x);
+    if (i >= n) continue;
+    int32_t page = run.pages[i];
+    Keys next = load_keys(a, page, i * kPageTokens, run.visible);
+    float next_scale = i * kPageTokens + slot < run.visible ? index_scale(a, page, slot) : 0.0f;
+    if (i + stride < n) page = run.pages[i + stride];
+
+    __syncthreads();  // the last run's queries are done with
+    for (int j = threadIdx.x; j < run.count * kHeads * 32; j += kThreads) {
+      const int word = j % 32, head = j / 32 % kHeads, q = j / (32 * kHeads);
+      // Word 16 v + 4 t + w goes to chunk 4 v + w, there to place t.
+      const int chunk = word / 16 * 4 + word % 4, place = word / 4 % 4;
+      *reinterpret_cast<uint32_t*>(queries + (q * kHeads + head) * kIndexDim + (chunk ^ head % 8) * 16 +
+                                   place * 4) = query_word(a, run.first + q, head, word);
+    }
+    for (int j = threadIdx.x; j < run.count * kHeads; j += kThreads) {
+      weights[j] = head_weight(a, run.first + j / kHeads, j % kHeads) * 0.5f;
+    }
+    for (int j = threadIdx.x; j < run.count; j += kThreads) visible[j] = a.step.position[run.first + j] + 1;
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma reads what was written
+    __syncthreads();
+
+    for (; i < n; i += stride) {
+      uint32_t keys[4][4];  // [k32 step]: A fragments
+#pragma unroll
+      for (int v = 0; v < 2; ++v) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const uint4& raw = next.bytes[half][v];
+          keys[2 * v][half] = raw.x;
+          keys[2 * v][2 + half] = raw.y;
+          keys[2 * v + 1][half] = raw.z;
+          keys[2 * v + 1][2 + half] = raw.w;
+        }
+      }
+      const float scale = next_scale;
+      const int32_t position = i * kPageTokens + slot;
+      const bool writes = t % 2 == 0;
+      bool loaded = false;  // the next keys, once this page's products are on their way
+      const auto load_next = [&] {
+        if (loaded || i + stride >= n) return;
+        loaded = true;
+        next = load_keys(a, page, (i + stride) * kPageTokens, run.visible);
+        next_scale = position + stride * kPageTokens < run.visible ? index_scale(a, page, slot) : 0.0f;
+        if (i + 2 * stride < n) page = run.pages[i + 2 * stride];
+      };
+      int q = 0;
+      for (; q + 1 < run.count; q += 2) {  // the second product is made while the first is summed
+        float first_row[32], second_row[32];
+        multiply(first_row, keys, descriptor + q * (kQueryBytes >> 4));
+        multiply(second_row, keys, descriptor + (q + 1) * (kQueryBytes >> 4));
+        load_next();
+        const auto* weight = reinterpret_cast<const float2*>(weights + q * kHeads) + t;
+        float* scores = a.scores + (run.first + q) * a.score_stride + position;
+        wgmma_wait<1>();
+        const float score = head_sum(first_row, weight, t) * scale;
+        if (writes && position < visible[q]) *scores = score;
+        wgmma_wait<0>();
+        const float other = head_sum(second_row, weight + kHeads / 2, t) * scale;
+        if (writes && position < visible[q + 1]) scores[a.score_stride] = other;
+      }
+      if (q < run.count) {
+        float row[32];
+        multiply(row, keys, descriptor + q * (kQueryBytes >> 4));
+        load_next();
+        wgmma_wait<0>();
+        const float score =
+            head_sum(row, reinterpret_cast<const float2*>(weights + q * kHeads) + t, t) * scale;
+        if (writes && position < visible[q]) a.scores[(run.first + q) * a.score_stride + position] = score;
+      }
+    }
+  }
+}
+#endif
+
+__global__ void __launch_bounds__(kThreads, 3) scores_wgmma_kernel([[maybe_unused]] IndexTileArgs tile) {
+#if !defined(DSV_CUDA_EMULATION) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  scores_wgmma(tile);
+#endif
+}
+
+}  // namespace
+
+void launch_index_scores_wgmma(const IndexScoresArgs& a, Stream stream) {
+  const int32_t rows = a.rows_together < kMostTileRows ? a.rows_together : kMostTileRows;
+  const int64_t tiles = (a.rows + rows - 1) / rows, pages = (a.longest + kPageTokens - 1) / kPageTokens;
+  launch(scores_wgmma_kernel, {index_splits(tiles, pages, 3), tiles}, kThreads, shared_bytes(rows), stream,
+         IndexTileArgs{a, rows});
+}
+
+}  // namespace dsv::cuda
