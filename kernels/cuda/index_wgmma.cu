@@ -90,22 +90,22 @@ __device__ __forceinline__ void multiply(float (&product)[32], const uint32_t (&
   wgmma_commit();
 }
 
-// The score of key 8 (t / 2) + g of the warp's 16, in lanes of even t. max(x, 0) = (x + |x|) / 2, the half
-// being in the weights: an add is twice as fast as a maximum.
+// A row's sum over heads for key 8 (t / 2) + g of the warp's 16. max(x, 0) = (x + |x|) / 2, the half being in
+// the weights: an add is twice as fast as a maximum.
 __device__ __forceinline__ float head_sum(const float (&product)[32], const float2* weight, int t) {
-  float sum[2] = {};
+  float sum0 = 0, sum1 = 0;  // of this lane's 16 heads, for keys g and g + 8
 #pragma unroll
   for (int b = 0; b < kHeads / 8; ++b) {
     const float2 w = weight[b * 4];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const float x = product[4 * b + 2 * i], y = product[4 * b + 2 * i + 1];
-      sum[i] = fmaf(x + fabsf(x), w.x, sum[i]);
-      sum[i] = fmaf(y + fabsf(y), w.y, sum[i]);
-    }
+    const float* x = product + 4 * b;
+    sum0 = fmaf(x[0] + fabsf(x[0]), w.x, sum0);
+    sum0 = fmaf(x[1] + fabsf(x[1]), w.y, sum0);
+    sum1 = fmaf(x[2] + fabsf(x[2]), w.x, sum1);
+    sum1 = fmaf(x[3] + fabsf(x[3]), w.y, sum1);
   }
   const bool high = t & 2;
-  const float part = __shfl_xor_sync(kAllLanes, high ? sum[0] : sum[1], 2) + (high ? sum[1] : sum[0]);
+  const float mine = high ? sum1 : sum0, other = high ? sum0 : sum1;
+  const float part = mine + __shfl_xor_sync(kAllLanes, other, 2);
   return part + __shfl_xor_sync(kAllLanes, part, 1);
 }
 
@@ -169,7 +169,6 @@ __device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
       }
       const float scale = next_scale;
       const int32_t position = i * kPageTokens + slot;
-      const bool writes = t % 2 == 0;
       bool loaded = false;  // the next keys, once this page's products are on their way
       const auto load_next = [&] {
         if (loaded || i + stride >= n) return;
@@ -185,13 +184,13 @@ __device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
         multiply(second_row, keys, descriptor + (q + 1) * (kQueryBytes >> 4));
         load_next();
         const auto* weight = reinterpret_cast<const float2*>(weights + q * kHeads) + t;
-        float* scores = a.scores + (run.first + q) * a.score_stride + position;
         wgmma_wait<1>();
-        const float score = head_sum(first_row, weight, t) * scale;
-        if (writes && position < visible[q]) *scores = score;
+        const float first_sum = head_sum(first_row, weight, t);
         wgmma_wait<0>();
-        const float other = head_sum(second_row, weight + kHeads / 2, t) * scale;
-        if (writes && position < visible[q + 1]) scores[a.score_stride] = other;
+        const float second_sum = head_sum(second_row, weight + kHeads / 2, t);
+        const int mine = q + t % 2;  // both lanes have both sums
+        const float score = (t % 2 ? second_sum : first_sum) * scale;
+        if (position < visible[mine]) a.scores[(run.first + mine) * a.score_stride + position] = score;
       }
       if (q < run.count) {
         float row[32];
@@ -200,7 +199,9 @@ __device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
         wgmma_wait<0>();
         const float score =
             head_sum(row, reinterpret_cast<const float2*>(weights + q * kHeads) + t, t) * scale;
-        if (writes && position < visible[q]) a.scores[(run.first + q) * a.score_stride + position] = score;
+        if (t % 2 == 0 && position < visible[q]) {
+          a.scores[(run.first + q) * a.score_stride + position] = score;
+        }
       }
     }
   }

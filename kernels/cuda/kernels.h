@@ -153,6 +153,8 @@ struct CacheAppendRowsArgs {  // norms, RoPE, quantisation, and the two cache ro
   bool power_of_two;  // scales of index keys; latent scales always are
 };
 void launch_cache_append(const CacheAppendRowsArgs&, Stream);
+bool takes_released(const CacheAppendRowsArgs&);  // whether it goes to cache_released.cu
+void launch_cache_append_released(const CacheAppendRowsArgs&, Stream);
 
 // An official index_q row: e4m3 [heads * dim], then at a multiple of 4 f32 scale [heads].
 // An exact one: f32 [heads * dim].
@@ -167,6 +169,8 @@ struct IndexQueryArgs {  // RoPE halves and, if official, Hadamard and quantisat
   int64_t out_stride;
 };
 void launch_index_query(const IndexQueryArgs&, Stream);
+bool takes_released(const IndexQueryArgs&);
+void launch_index_query_released(const IndexQueryArgs&, Stream);
 
 // ------------------------------------------------------------------------------------- index.cu
 
