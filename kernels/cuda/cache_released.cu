@@ -11,7 +11,7 @@ namespace dsv::cuda {
 namespace {
 
 constexpr int kDim = 128, kRank = 512, kRope = 64, kHalf = kRope / 2;
-constexpr int kQueryWarps = 4;
+constexpr int kQueryWarps = 4, kQueryThreads = kQueryWarps * kWarp;
 constexpr int kLatentWarps = kRank / kDim, kAppendThreads = (kLatentWarps + 2) * kWarp;
 
 // Four neighbouring values of a vector of 128: 4 lane .. 4 lane + 3.
@@ -72,7 +72,7 @@ __device__ __forceinline__ float quantise(const Four& x, bool power_of_two, unsi
 }
 
 // A warp a head of a row.
-__global__ void __launch_bounds__(kQueryWarps * kWarp) index_query_kernel(IndexQueryArgs a) {
+__global__ void __launch_bounds__(kQueryThreads) index_query_kernel(IndexQueryArgs a) {
   const int64_t i = int64_t{blockIdx.x} * kQueryWarps + threadIdx.x / kWarp;
   if (i >= int64_t{a.rows} * a.heads) return;
   const int64_t r = i / a.heads, h = i % a.heads;
@@ -145,8 +145,8 @@ void launch_cache_append_released(const CacheAppendRowsArgs& a, Stream stream) {
   launch(append_kernel, {a.rows}, kAppendThreads, 4 * kLatentWarps, stream, a);
 }
 void launch_index_query_released(const IndexQueryArgs& a, Stream stream) {
-  launch(index_query_kernel, {(int64_t{a.rows} * a.heads + kQueryWarps - 1) / kQueryWarps},
-         kQueryWarps * kWarp, 0, stream, a);
+  launch(index_query_kernel, {(int64_t{a.rows} * a.heads + kQueryWarps - 1) / kQueryWarps}, kQueryThreads, 0,
+         stream, a);
 }
 
 }  // namespace dsv::cuda

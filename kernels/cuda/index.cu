@@ -88,8 +88,8 @@ int64_t index_splits(int64_t tiles, int64_t most, int resident) {
 
 void launch_index_scores(const IndexScoresArgs& a, Stream stream) {
   if (a.path != IndexPath::plain && takes_mma(a)) {
-    const bool fp8 = a.path == IndexPath::fp8_sums && a.heads > 8 && on_hopper();
-    return fp8 ? launch_index_scores_wgmma(a, stream) : launch_index_scores_mma(a, stream);
+    const bool hopper = a.path != IndexPath::portable && a.heads > 8 && on_hopper();
+    return hopper ? launch_index_scores_wgmma(a, stream) : launch_index_scores_mma(a, stream);
   }
   constexpr int64_t kFloats = kPageTokens * (kKeyValues + 1) + kHeadTile * kKeyValues + kParts * kPageTokens;
   launch(scores_kernel, {(a.longest + kPageTokens - 1) / kPageTokens, a.rows}, kScoreThreads, 4 * kFloats,

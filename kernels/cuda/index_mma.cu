@@ -53,15 +53,6 @@ __device__ __forceinline__ void mma_f16(float* d, const uint32_t* a, uint32_t b0
 #endif
 }
 
-// Four e4m3 codes as two pairs of f16, the even ones and the odd ones, times 2^-8: the exponent's bias stays.
-// Exact, subnormals included. (The code of NaN becomes a number; the cache's writer makes one of NaN only.)
-constexpr float kDecoded = 0x1p16f;  // of a product of two such values
-__device__ __forceinline__ void e4m3_to_f16(uint32_t codes, uint32_t* even, uint32_t* odd) {
-  const uint32_t up = codes << 8;
-  *even = (up & 0x80008000u) | (up >> 1 & 0x3F803F80u);
-  *odd = (codes & 0x80008000u) | (codes >> 1 & 0x3F803F80u);
-}
-
 // Keys unit * 32 + 8 i + g of a page, i < 4: lane t of a quad takes bytes 64 v + 16 t .. + 15.
 struct Keys {
   uint4 bytes[4][2];

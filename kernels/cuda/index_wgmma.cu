@@ -1,17 +1,18 @@
-// The indexer's scores on Hopper's FP8 tensor cores: wgmma of e4m3, keys in registers, queries in shared
-// memory.
+// The indexer's scores on Hopper: wgmma with keys in registers and queries in shared memory, of e4m3 as it is
+// stored, or of f16 with f32 sums.
 //
 // Bound: memory for one row (128K positions: 17 MB, 5.8 us at 3 TB/s), mma for many: a page of 64 keys times
-// 64 heads is 128 cycles of a processor's tensor cores (2048 rows of 8K, causal: 240 GFLOP, 150 us at 1585
-// TFLOP/s). Beside it a lane adds 32 terms for each row and page, an add and a multiply-add each: 64 cycles
-// of FP32 units, hidden as long as the tensor cores have the next row's product to work on, which is issued
-// before. Shared memory: the B operand, 8 KB for 128 cycles, half of its bandwidth. L2: 8 KB for each
-// 8 rows, 8 bytes a cycle and processor, a quarter of its bandwidth.
+// 64 heads is 128 cycles of a processor's tensor cores, 256 in f16 (2048 rows of 8K, causal: 240 GFLOP, 150
+// us at 1585 TFLOP/s). Beside it a lane adds 32 terms for each row and page, an add and a multiply-add each:
+// 64 cycles of FP32 units, hidden as long as the tensor cores have another product to work on: that of the
+// pair's second row, and those of the other two blocks of the processor. Shared memory: the B operand, 8 KB
+// for 128 cycles, half of its bandwidth. L2: 8 KB for each 8 rows (f16: 4), 8 bytes a cycle and processor, a
+// quarter of its bandwidth.
 //
-// Precision: the sums within a product are those of the FP8 tensor core, which aligns its terms to the
-// largest and keeps about 13 bits below it: 2^-13 of the largest term for each k32 step, in place of f32's
-// 2^-24. It is the released model's own arithmetic (its indexer multiplies e4m3 on these tensor cores), and
-// 1/50 of the error of rounding the factors to e4m3. Where f32 sums are wanted, index_mma.cu has them.
+// Precision: e4m3 is exact in f16, a product of two is exact in f32. The FP8 tensor core aligns a k32 step's
+// terms to the largest and keeps about 13 bits below it, in place of f32's 24: the released model's own
+// arithmetic (its indexer multiplies e4m3 on these tensor cores), and a small part of the error of rounding
+// the factors to e4m3.
 //
 // Order of a score's sum, for every tile and split: the hardware's over K; a lane adds its two heads of each
 // block of 8 in order; then lanes (0 + 2) + (1 + 3) of a quad.
@@ -20,12 +21,16 @@
 namespace dsv::cuda {
 namespace {
 
-constexpr int kThreads = 128, kHeads = 64, kMostTileRows = 8;
-constexpr int kQueryBytes = kHeads * kIndexDim, kSwizzleBytes = 1024;
-constexpr int64_t shared_bytes(int tile_rows) {
-  return kSwizzleBytes + tile_rows * int64_t{kQueryBytes + kHeads * 4 + 4};
+constexpr int kThreads = 128, kHeads = 64, kSwizzleBytes = 1024;
+// A block of B: 64 heads of 128 bytes of K. e4m3 has one a row, f16 two.
+constexpr int kBlockBytes = kHeads * 128;
+constexpr int query_bytes(bool fp8) { return fp8 ? kBlockBytes : 2 * kBlockBytes; }
+constexpr int most_tile_rows(bool fp8) { return fp8 ? 8 : 4; }
+constexpr int64_t shared_bytes(bool fp8, int tile_rows) {
+  return kSwizzleBytes + tile_rows * int64_t{query_bytes(fp8) + kHeads * 4 + 4};
 }
-static_assert(shared_bytes(kMostTileRows) <= 99 * 1024);
+static_assert(3 * shared_bytes(true, most_tile_rows(true)) <= 224 * 1024, "three blocks a processor");
+static_assert(3 * shared_bytes(false, most_tile_rows(false)) <= 224 * 1024, "three blocks a processor");
 
 #if !defined(DSV_CUDA_EMULATION) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -48,16 +53,22 @@ __device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t address) {
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
 
-// d = a b + (add ? d : 0), 64 keys x 64 heads x 32.
+// d = a b + (add ? d : 0): 64 keys x 64 heads x 32 bytes of K.
+#define DSV_WGMMA(types, rest)                                                                           \
+  asm volatile(                                                                                          \
+      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"                                                         \
+      "wgmma.mma_async.sync.aligned." types                                                              \
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "     \
+      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, " rest \
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)                                         \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+template <bool kFp8>
 __device__ __forceinline__ void wgmma(float (&d)[32], const uint32_t* a, uint64_t b, int add) {
-  asm volatile(
-      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, "
-      "%23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1; }"
-      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+  if constexpr (kFp8) {
+    DSV_WGMMA("m64n64k32.f32.e4m3.e4m3", "1, 1; }");
+  } else {
+    DSV_WGMMA("m64n64k16.f32.f16.f16", "1, 1, 0; }");  // B is K-major
+  }
 }
 
 // Keys 16 warp + 8 i + g of a page: lane t of a quad takes bytes 64 v + 16 t .. + 15. Zeros for those that no
@@ -82,11 +93,66 @@ __device__ __forceinline__ Keys load_keys(const IndexScoresArgs& a, int64_t page
   return keys;
 }
 
+// A fragments of a page: [steps of 32 bytes of K].
+template <bool kFp8>
+struct Fragments {
+  static constexpr int kSteps = kFp8 ? 4 : 8;
+  uint32_t at[kSteps][4];
+};
+template <bool kFp8>
+__device__ __forceinline__ Fragments<kFp8> fragments_of(const Keys& keys) {
+  Fragments<kFp8> f;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int v = 0; v < 2; ++v) {
+      const uint4& raw = keys.bytes[half][v];
+      const uint32_t word[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+      for (int w = 0; w < 4; ++w) {
+        if constexpr (kFp8) {
+          f.at[2 * v + w / 2][w % 2 * 2 + half] = word[w];
+        } else {
+          e4m3_to_f16(word[w], &f.at[4 * v + w][half], &f.at[4 * v + w][2 + half]);
+        }
+      }
+    }
+  }
+  // All made before the first product is issued: its registers are the tensor cores' from then on.
+#pragma unroll
+  for (auto& step : f.at) {
+    asm volatile("" : "+r"(step[0]), "+r"(step[1]), "+r"(step[2]), "+r"(step[3]));
+  }
+  return f;
+}
+
+// Puts word 16 v + 4 t + w of a head of a query where the fragments' K has it.
+template <bool kFp8>
+__device__ __forceinline__ void put_query_word(unsigned char* query, int head, int word, uint32_t codes) {
+  const int v = word / 16, t = word / 4 % 4, w = word % 4;
+  const auto put = [&](int block, int chunk, uint32_t value) {
+    unsigned char* row = query + block * kBlockBytes + head * 128;
+    *reinterpret_cast<uint32_t*>(row + (chunk ^ head % 8) * 16 + t * 4) = value;
+  };
+  if constexpr (kFp8) {
+    put(0, 4 * v + w, codes);
+  } else {
+    uint32_t even, odd;
+    e4m3_to_f16(codes, &even, &odd);
+    put(v, 2 * w, even);
+    put(v, 2 * w + 1, odd);
+  }
+}
+
 // Issues a page's product with a row's 64 heads.
-__device__ __forceinline__ void multiply(float (&product)[32], const uint32_t (&keys)[4][4], uint64_t query) {
+template <bool kFp8>
+__device__ __forceinline__ void multiply(float (&product)[32], const Fragments<kFp8>& keys, uint64_t query) {
   wgmma_fence();
 #pragma unroll
-  for (int step = 0; step < 4; ++step) wgmma(product, keys[step], query + step * (32 >> 4), step != 0);
+  for (int step = 0; step < Fragments<kFp8>::kSteps; ++step) {
+    const uint64_t block = query + step / 4 * (kBlockBytes >> 4);
+    wgmma<kFp8>(product, keys.at[step], block + step % 4 * (32 >> 4), step != 0);
+  }
   wgmma_commit();
 }
 
@@ -109,11 +175,13 @@ __device__ __forceinline__ float head_sum(const float (&product)[32], const floa
   return part + __shfl_xor_sync(kAllLanes, part, 1);
 }
 
-// A block (one warpgroup) scores every gridDim.x-th page for a tile of rows. K is permuted: byte 64 v + 16 t
-// + 4 w + b of a key and of a query is byte 16 (4 v + w) + 4 t + b of the product, so that a lane's 16-byte
-// loads are its A fragments. Shared: queries [rows][64 heads][128], swizzled; weights [rows][64]; visible
-// [rows].
+// A block (one warpgroup) scores every gridDim.x-th page for a tile of rows. K is permuted, in a key and in a
+// query alike, so that a lane's 16-byte loads are its A fragments: its word 16 v + 4 t + w goes to lane t of
+// a quad, there to be half a step of e4m3 or a step of f16. Shared: queries [rows][query_bytes], swizzled;
+// weights [rows][64]; visible [rows].
+template <bool kFp8>
 __device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
+  constexpr int kQueryBytes = query_bytes(kFp8);
   const IndexScoresArgs& a = tile.scores;
   // Swizzles count from multiples of 1024 bytes.
   const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared_memory()));
@@ -142,31 +210,17 @@ __device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
     __syncthreads();  // the last run's queries are done with
     for (int j = threadIdx.x; j < run.count * kHeads * 32; j += kThreads) {
       const int word = j % 32, head = j / 32 % kHeads, q = j / (32 * kHeads);
-      // Word 16 v + 4 t + w goes to chunk 4 v + w, there to place t.
-      const int chunk = word / 16 * 4 + word % 4, place = word / 4 % 4;
-      *reinterpret_cast<uint32_t*>(queries + (q * kHeads + head) * kIndexDim + (chunk ^ head % 8) * 16 +
-                                   place * 4) = query_word(a, run.first + q, head, word);
+      put_query_word<kFp8>(queries + q * kQueryBytes, head, word, query_word(a, run.first + q, head, word));
     }
     for (int j = threadIdx.x; j < run.count * kHeads; j += kThreads) {
-      weights[j] = head_weight(a, run.first + j / kHeads, j % kHeads) * 0.5f;
+      weights[j] = head_weight(a, run.first + j / kHeads, j % kHeads) * (kFp8 ? 0.5f : 0.5f * kDecoded);
     }
     for (int j = threadIdx.x; j < run.count; j += kThreads) visible[j] = a.step.position[run.first + j] + 1;
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma reads what was written
     __syncthreads();
 
     for (; i < n; i += stride) {
-      uint32_t keys[4][4];  // [k32 step]: A fragments
-#pragma unroll
-      for (int v = 0; v < 2; ++v) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const uint4& raw = next.bytes[half][v];
-          keys[2 * v][half] = raw.x;
-          keys[2 * v][2 + half] = raw.y;
-          keys[2 * v + 1][half] = raw.z;
-          keys[2 * v + 1][2 + half] = raw.w;
-        }
-      }
+      const Fragments<kFp8> keys = fragments_of<kFp8>(next);
       const float scale = next_scale;
       const int32_t position = i * kPageTokens + slot;
       bool loaded = false;  // the next keys, once this page's products are on their way
@@ -208,19 +262,21 @@ __device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
 }
 #endif
 
+template <bool kFp8>
 __global__ void __launch_bounds__(kThreads, 3) scores_wgmma_kernel([[maybe_unused]] IndexTileArgs tile) {
 #if !defined(DSV_CUDA_EMULATION) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  scores_wgmma(tile);
+  scores_wgmma<kFp8>(tile);
 #endif
 }
 
 }  // namespace
 
 void launch_index_scores_wgmma(const IndexScoresArgs& a, Stream stream) {
-  const int32_t rows = a.rows_together < kMostTileRows ? a.rows_together : kMostTileRows;
+  const bool fp8 = a.path == IndexPath::fp8_sums;
+  const int32_t rows = a.rows_together < most_tile_rows(fp8) ? a.rows_together : most_tile_rows(fp8);
   const int64_t tiles = (a.rows + rows - 1) / rows, pages = (a.longest + kPageTokens - 1) / kPageTokens;
-  launch(scores_wgmma_kernel, {index_splits(tiles, pages, 3), tiles}, kThreads, shared_bytes(rows), stream,
-         IndexTileArgs{a, rows});
+  launch(fp8 ? scores_wgmma_kernel<true> : scores_wgmma_kernel<false>, {index_splits(tiles, pages, 3), tiles},
+         kThreads, shared_bytes(fp8, rows), stream, IndexTileArgs{a, rows});
 }
 
 }  // namespace dsv::cuda

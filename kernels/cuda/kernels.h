@@ -177,8 +177,9 @@ void launch_index_query_released(const IndexQueryArgs&, Stream);
 // Which kernels score an official index of 128 values and at most 64 heads; every other takes the plain one.
 enum class IndexPath : int32_t {
   plain,
-  f32_sums,  // f16 tensor cores, sm_80 and newer
-  fp8_sums,  // Hopper's FP8 tensor cores, whose sums are coarser; f32_sums elsewhere or for at most 8 heads
+  portable,  // f16 mma.sync with f32 sums, sm_80 and newer
+  f32_sums,  // Hopper's f16 tensor cores; portable elsewhere and for at most 8 heads
+  fp8_sums,  // Hopper's FP8 tensor cores, twice as fast with coarser sums; likewise
 };
 struct IndexScoresArgs {  // scores of positions 0 .. position[r] of rows that see more than k
   int32_t rows, heads, topk;

@@ -227,7 +227,8 @@ __global__ void judge_scores(IndexScoresArgs a, Judge out) {
 }
 
 const char* name_of(IndexPath path) {
-  return path == IndexPath::plain ? "plain" : path == IndexPath::f32_sums ? "f32 sums" : "fp8 sums";
+  constexpr const char* kNames[] = {"plain", "portable", "f32 sums", "fp8 sums"};
+  return kNames[static_cast<int>(path)];
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -241,7 +242,8 @@ void check_scores(int32_t rows, int32_t heads, int32_t context, int32_t per_sequ
   judge_scores<<<dim3((context + 127) / 128, rows), 128>>>(p.args(IndexPath::plain, 1),
                                                            {score.get(), terms.get(), parts.get()});
   const std::vector<double> expected = score.host(), size = terms.host(), whole = parts.host();
-  for (const IndexPath path : {IndexPath::plain, IndexPath::f32_sums, IndexPath::fp8_sums}) {
+  for (const IndexPath path :
+       {IndexPath::plain, IndexPath::portable, IndexPath::f32_sums, IndexPath::fp8_sums}) {
     std::vector<float> first;
     for (const int32_t together : {1, 2, 3, 8, 100}) {
       if (path == IndexPath::plain && together > 1) break;
@@ -311,7 +313,8 @@ void check_skip() {
   const int32_t k = 256;
   for (const int32_t context : {k - 1, k, k + 1}) {
     Problem p(3, 64, context, 1, false, false);
-    for (const IndexPath path : {IndexPath::plain, IndexPath::f32_sums, IndexPath::fp8_sums}) {
+    for (const IndexPath path :
+         {IndexPath::plain, IndexPath::portable, IndexPath::f32_sums, IndexPath::fp8_sums}) {
       p.scores.fill(0xFF);
       launch_index_scores(p.args(path, 1, k), nullptr);
       const std::vector<float> got = p.scores.host();
@@ -506,7 +509,7 @@ void time_scores(Clock& clock, const char* what, int32_t rows, int32_t context, 
   const double bytes = static_cast<double>(p.pages_n) * kPageBytes + 4 * p.visible;
   const double flop = p.visible * 64 * kDim * 2;
   const double floor_us = std::max(bytes / clock.bytes_per_us(), flop / 1585e6);
-  for (const IndexPath path : {IndexPath::f32_sums, IndexPath::fp8_sums}) {
+  for (const IndexPath path : {IndexPath::portable, IndexPath::f32_sums, IndexPath::fp8_sums}) {
     const double us =
         clock.median([&] { launch_index_scores(p.args(path, per_sequence, 2048), nullptr); }, 15);
     report(what, name_of(path), us, floor_us, aim);
