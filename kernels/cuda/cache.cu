@@ -1,5 +1,6 @@
-// The cache's writer, and index queries: norms, RoPE, Hadamard and quantisation of a token's vectors. Bound
-// by the launch: a token's rows are 656 + 132 bytes.
+// The cache's writer, and index queries: norms, RoPE, Hadamard and quantisation of a token's vectors, for
+// every geometry and in both precisions. Bound by the launch: a token's rows are 656 + 132 bytes. The
+// released geometry goes to cache_released.cu.
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/reduce.cuh"
 
@@ -144,10 +145,12 @@ __global__ void index_query_kernel(IndexQueryArgs a) {
 }  // namespace
 
 void launch_cache_append(const CacheAppendRowsArgs& a, Stream stream) {
+  if (takes_released(a)) return launch_cache_append_released(a, stream);
   const int64_t floats = a.cache.rank + a.cache.rope + a.cache.index_dim + kThreads / kWarp;
   launch(append_kernel, {a.rows}, kThreads, 4 * floats, stream, a);
 }
 void launch_index_query(const IndexQueryArgs& a, Stream stream) {
+  if (takes_released(a)) return launch_index_query_released(a, stream);
   launch(index_query_kernel, {a.heads, a.rows}, kQueryThreads, 4 * (a.dim + 1), stream, a);
 }
 

@@ -44,6 +44,21 @@ inline int64_t shared_limit() {
   return bytes;
 }
 
+// Of the current device; 0 if it cannot be asked.
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+                 cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess
+             ? value
+             : 0;
+}
+inline int processors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+// Whether kernels compiled for sm_90a run.
+inline bool on_hopper() {
+  return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
+         device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+}
+
 // Errors stay with the stream: the next copy or synchronize reports them.
 template <class Args>
 void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream stream, Args args) {

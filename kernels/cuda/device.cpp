@@ -265,6 +265,7 @@ void begin_step(Device* handle, const StepArgs& args) {
     ++runs;
   });
   sequence.finish();
+  d.rows_together = rows / runs;
   Upload pages(d, d.page_table);
   for_runs([&](int32_t first, int32_t end) {
     const int32_t used = *std::max_element(args.position + first, args.position + end) / kPageTokens + 1;
@@ -320,6 +321,7 @@ Layout::Layout(const DeviceOptions& o) {
   q_abs = tile.attend * q_abs_row;
   mixed = tile.attend * mixed_row;
   partial = tile.split * partial_row;
+  if (g.has_indexer()) top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
 
   const int64_t k = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0, pairs = std::max<int64_t>(t * k, t);
   const int64_t dense = std::max(g.intermediate_size, g.shared_intermediate_size());
@@ -343,7 +345,7 @@ int64_t Layout::total() const {
   int64_t sum = 0;
   for (const int64_t bytes : act) sum += bytes;
   return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + selected +
-         n_selected + scores + q_abs + mixed + partial + expert + expert_weight + pair_row + pair_of + tiles +
+         n_selected + scores + q_abs + mixed + partial + top_k + expert + expert_weight + pair_row + pair_of + tiles +
          n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
 }
 
@@ -388,6 +390,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(q_abs, layout.q_abs, scratch);
     make(mixed, layout.mixed, scratch);
     make(partial, layout.partial, scratch);
+    make(top_k_scratch, layout.top_k, scratch);
     make(expert, layout.expert, scratch);
     make(expert_weight, layout.expert_weight, scratch);
     make(pair_row, layout.pair_row, scratch);

@@ -48,6 +48,7 @@ struct Layout {
   int64_t logits = 0;  // [tile.logits, V]
   int64_t selected = 0, n_selected = 0, scores = 0;
   int64_t q_abs = 0, mixed = 0, partial = 0;
+  int64_t top_k = 0;
   int64_t expert = 0, expert_weight = 0, pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
   int64_t inner = 0;         // [pairs, I]
   int64_t inner_packed = 0;  // [pairs, padded(I)], once for each rounding
@@ -79,6 +80,7 @@ struct CudaDevice {
   void* q_abs = nullptr;
   int32_t *expert = nullptr, *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
   float* expert_weight = nullptr;
+  unsigned char* top_k_scratch = nullptr;
   ExpertTile* tiles = nullptr;
   float *inner = nullptr, *inner_packed[2] = {}, *outer = nullptr, *shared = nullptr;
   FfnView* ffn_tables = nullptr;
@@ -95,6 +97,7 @@ struct CudaDevice {
 
   std::vector<int32_t> host_position;  // [batch_rows] of the step
   int32_t step_rows = 0;
+  int32_t rows_together = 1;  // rows of a sequence in the step, on average
 
   unsigned char* staging[2] = {};  // pinned
   int next_staging = 0;

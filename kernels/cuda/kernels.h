@@ -184,6 +184,8 @@ struct CacheAppendRowsArgs {  // norms, RoPE, quantisation, and the two cache ro
   bool power_of_two;  // scales of index keys; latent scales always are
 };
 void launch_cache_append(const CacheAppendRowsArgs&, Stream);
+bool takes_released(const CacheAppendRowsArgs&);  // whether it goes to cache_released.cu
+void launch_cache_append_released(const CacheAppendRowsArgs&, Stream);
 
 // An official index_q row: e4m3 [heads * dim], then at a multiple of 4 f32 scale [heads].
 // An exact one: f32 [heads * dim].
@@ -198,9 +200,18 @@ struct IndexQueryArgs {  // RoPE halves and, if official, Hadamard and quantisat
   int64_t out_stride;
 };
 void launch_index_query(const IndexQueryArgs&, Stream);
+bool takes_released(const IndexQueryArgs&);
+void launch_index_query_released(const IndexQueryArgs&, Stream);
 
 // ------------------------------------------------------------------------------------- index.cu
 
+// Which kernels score an official index of 128 values and at most 64 heads; every other takes the plain one.
+enum class IndexPath : int32_t {
+  plain,
+  portable,  // f16 mma.sync with f32 sums, sm_80 and newer
+  f32_sums,  // Hopper's f16 tensor cores; portable elsewhere and for at most 8 heads
+  fp8_sums,  // Hopper's FP8 tensor cores, twice as fast with coarser sums; likewise
+};
 struct IndexScoresArgs {  // scores of positions 0 .. position[r] of rows that see more than k
   int32_t rows, heads, topk;
   int32_t longest;  // most positions that a row of this launch sees
@@ -211,6 +222,8 @@ struct IndexScoresArgs {  // scores of positions 0 .. position[r] of rows that s
   const float* weight;  // [R, heads]
   float* scores;        // out [R, score_stride]
   int64_t score_stride;
+  IndexPath path = IndexPath::f32_sums;
+  int32_t rows_together = 1;  // consecutive rows that mostly are of one sequence; for speed only
 };
 void launch_index_scores(const IndexScoresArgs&, Stream);
 
@@ -219,10 +232,14 @@ struct TopKArgs {  // the min(k, position + 1) largest, ties to the lowest posit
   const int32_t* position;  // [R]
   const float* scores;      // [R, score_stride]
   int64_t score_stride;
-  int32_t* selected;    // out [R, topk]
-  int32_t* n_selected;  // out [R]
+  int32_t* selected;                 // out [R, topk]
+  int32_t* n_selected;               // out [R]
+  int32_t longest;                   // most positions that a row of this launch sees
+  unsigned char* scratch = nullptr;  // top_k_scratch_bytes(longest), 16-byte aligned; or null: slower
 };
 void launch_top_k(const TopKArgs&, Stream);
+void launch_top_k_plain(const TopKArgs&, Stream);  // any length, slow
+int64_t top_k_scratch_bytes(int64_t longest);
 
 // ------------------------------------------------------------------------------------- absorb.cu
 

@@ -42,7 +42,8 @@ struct Fiber {
 // Switches are longjmps between stacks that makecontext made: no system call.
 struct Scheduler {
   std::vector<std::unique_ptr<Fiber>> fibers;
-  uint32_t slots[64][2][32] = {};  // [warp][phase & 1][lane]
+  uint32_t slots[32][2][32] = {};  // [warp][phase & 1][lane]
+  uint32_t wide_slots[32][2][32][kWide] = {};
   const std::function<void()>* thread = nullptr;
   unsigned threads = 0, running = 0;
   bool descending = false;
@@ -174,6 +175,15 @@ const uint32_t* exchange(unsigned mask, uint32_t value) {
   slots[lane] = value;
   fiber.mask = mask;
   s.yield(Fiber::at_exchange);
+  return slots;
+}
+
+const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count))[kWide] {
+  Scheduler& s = scheduler;
+  const unsigned phase = s.fibers[s.running]->phase & 1;
+  uint32_t(*slots)[kWide] = s.wide_slots[s.running / kWarp][phase];
+  for (int i = 0; i < count; ++i) slots[s.running % kWarp][i] = values[i];
+  exchange(mask, 0);
   return slots;
 }
 

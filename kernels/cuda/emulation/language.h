@@ -27,6 +27,9 @@ struct alignas(16) uint4 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+struct alignas(8) float2 {
+  float x, y;
+};
 
 namespace dsv::cuda::emulation {
 
@@ -37,6 +40,9 @@ extern unsigned char* block_memory;  // the running block's shared memory
 void block_barrier();
 // Waits for every lane of `mask`, which must all come to the same call; returns the 32 values they brought.
 const uint32_t* exchange(unsigned mask, uint32_t value);
+// The same for up to kWide values of a lane: [32][kWide].
+inline constexpr int kWide = 8;
+const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count))[kWide];
 
 // Runs `thread` for every thread of every block.
 void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
@@ -67,6 +73,7 @@ inline float __uint_as_float(unsigned bits) {
 }
 inline int __float2int_rn(float x) { return static_cast<int>(std::lrintf(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes) {
@@ -75,6 +82,23 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes) {
   std::memcpy(&bits, &value, 4);
   const uint32_t* all = ::dsv::cuda::emulation::exchange(mask, bits);
   std::memcpy(&value, &all[threadIdx.x % 32 ^ static_cast<unsigned>(lanes)], 4);
+  return value;
+}
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane) {
+  static_assert(sizeof(T) == 4);
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  std::memcpy(&value, &::dsv::cuda::emulation::exchange(mask, bits)[lane], 4);
+  return value;
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned lanes) {
+  static_assert(sizeof(T) == 4);
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  const uint32_t* all = ::dsv::cuda::emulation::exchange(mask, bits);
+  if (threadIdx.x % 32 >= lanes) std::memcpy(&value, &all[threadIdx.x % 32 - lanes], 4);
   return value;
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
@@ -86,9 +110,24 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return out;
 }
 
+template <class T>
+T __ldg(const T* at) {
+  return *at;
+}
+
 inline int atomicAdd(int* at, int value) {
   const int old = *at;
   *at += value;
+  return old;
+}
+inline unsigned atomicOr(unsigned* at, unsigned value) {
+  const unsigned old = *at;
+  *at |= value;
+  return old;
+}
+inline unsigned atomicAnd(unsigned* at, unsigned value) {
+  const unsigned old = *at;
+  *at &= value;
   return old;
 }
 
@@ -96,6 +135,9 @@ namespace dsv::cuda {
 
 inline unsigned char* shared_memory() { return emulation::block_memory; }
 inline int64_t shared_limit() { return emulation::shared_limit; }
+
+inline int processors() { return 4; }
+inline bool on_hopper() { return false; }
 
 template <class Args>
 void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream, Args args) {
