@@ -107,13 +107,14 @@ class Attend {
   }
 
   int64_t selected(int32_t row) const {
-    return args_.selected != nullptr ? args_.n_selected[row] : device_.step.position[row] + 1;
+    return args_.selected != nullptr ? *device_.integers(args_.n_selected, Act::n_selected, row)
+                                     : device_.step.position[row] + 1;
   }
   LatentRows latent_rows(int32_t row) const {
-    const int64_t k = device_.geometry.index_topk;
     return {device_.latent_page(args_.layer, 0),
             device_.step.page_table + int64_t{device_.step.sequence[row]} * device_.step.page_stride,
-            device_.kv.latent_row_bytes, args_.selected != nullptr ? args_.selected + row * k : nullptr};
+            device_.kv.latent_row_bytes,
+            args_.selected != nullptr ? device_.integers(args_.selected, Act::selected, row) : nullptr};
   }
 
   void whole_row(int32_t row, float* latent, unsigned char* scratch) const {

@@ -48,6 +48,13 @@ int64_t row_bytes_of(const Geometry& g, bool official, Act kind) {
       return official ? 2 * index + 4 * int64_t{g.index_n_heads} : 4 * index;
     case Act::heads:
       return 4 * g.num_heads * g.v_head_dim;
+    case Act::selected:
+      return g.has_indexer() ? 4 * int64_t{g.index_topk} : 0;
+    case Act::n_selected:
+      return g.has_indexer() ? 4 : 0;
+    case Act::expert:
+    case Act::expert_weight:
+      return g.n_routed_experts > 0 ? 4 * int64_t{g.num_experts_per_tok} : 0;
     case Act::count:
       break;
   }
@@ -169,6 +176,11 @@ void store(Device* device, Act kind, Buffer buffer, RowRange rows, const float* 
       d.official() && (kind == Act::h || kind == Act::q_latent || kind == Act::q || kind == Act::heads);
   for (int32_t r = 0; r < rows.count; ++r) {
     const float* from = values + r * n;
+    if (is_integer(kind)) {
+      std::transform(from, from + n, d.integers(buffer, kind, rows.first + r),
+                     [](float value) { return static_cast<int32_t>(value); });
+      continue;
+    }
     if (kind == Act::index_q && d.official()) {
       std::vector<float> head(static_cast<size_t>(g.index_head_dim));
       for (int32_t i = 0; i < g.index_n_heads; ++i) {
@@ -194,6 +206,9 @@ void fetch(Device* device, Act kind, const void* buffer, RowRange rows, float* v
       const uint16_t* const from = d.index_q_values(buffer, rows.first + r);
       const float* const scale = d.index_q_scales(buffer, rows.first + r);
       for (int64_t i = 0; i < n; ++i) to[i] = bf16_to_float(from[i]) * scale[i / g.index_head_dim];
+    } else if (is_integer(kind)) {
+      const int32_t* const from = d.integers(buffer, kind, rows.first + r);
+      std::transform(from, from + n, to, [](int32_t value) { return static_cast<float>(value); });
     } else {
       std::copy_n(d.row(kind, buffer, rows.first + r), n, to);
     }

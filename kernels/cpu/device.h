@@ -112,6 +112,14 @@ struct CpuDevice {
     return reinterpret_cast<const float*>(static_cast<const unsigned char*>(buffer) +
                                           row * act_row_bytes[static_cast<int>(kind)]);
   }
+  // A row of a buffer of integers.
+  int32_t* integers(Buffer buffer, Act kind, int32_t row) const {
+    return reinterpret_cast<int32_t*>(static_cast<unsigned char*>(buffer) +
+                                      row * act_row_bytes[static_cast<int>(kind)]);
+  }
+  const int32_t* integers(const void* buffer, Act kind, int32_t row) const {
+    return integers(const_cast<void*>(buffer), kind, row);
+  }
   // The parts of an official index_q row.
   uint16_t* index_q_values(Buffer buffer, int32_t row) const {
     return reinterpret_cast<uint16_t*>(static_cast<unsigned char*>(buffer) +

@@ -59,12 +59,14 @@ class Select {
   }
   static int32_t page_count(int32_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
+  int32_t* selected(int32_t row) const { return device_.integers(args_.selected, Act::selected, row); }
+
   // Whether the row sees no more than it may select.
   bool take_all(int32_t row) const {
     const int32_t k = device_.geometry.index_topk, n = visible(row);
     if (n > k) return false;
-    std::iota(args_.selected + int64_t{row} * k, args_.selected + int64_t{row} * k + n, 0);
-    args_.n_selected[row] = n;
+    std::iota(selected(row), selected(row) + n, 0);
+    *device_.integers(args_.n_selected, Act::n_selected, row) = n;
     return true;
   }
 
@@ -82,8 +84,8 @@ class Select {
   void select(int32_t row, const float* scores) const {
     const int32_t k = device_.geometry.index_topk;
     const TopK top = find_top_k(scores, visible(row), k);
-    args_.n_selected[row] = kernels_.select_above(scores, visible(row), top.threshold, top.ties,
-                                                  args_.selected + int64_t{row} * k);
+    *device_.integers(args_.n_selected, Act::n_selected, row) =
+        kernels_.select_above(scores, visible(row), top.threshold, top.ties, selected(row));
   }
 
   // Rows [begin, end), at most kGroup; those of one sequence are scored together.

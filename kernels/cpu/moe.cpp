@@ -259,9 +259,9 @@ void route(Device* device, const RouteArgs& args) {
               arena.at);
   const float* const bias = cpu_weight(args.weights->bias).vector.data();
   d.parallel(args.rows.count, [&](int64_t i, int32_t job) {
-    const int64_t at = (args.rows.first + i) * g.num_experts_per_tok;
-    route_row(g, gate + i * g.n_routed_experts, bias, RouteScratch(g, d.job_scratch(job)), args.expert + at,
-              args.weight + at);
+    const auto row = static_cast<int32_t>(args.rows.first + i);
+    route_row(g, gate + i * g.n_routed_experts, bias, RouteScratch(g, d.job_scratch(job)),
+              d.integers(args.expert, Act::expert, row), d.row(Act::expert_weight, args.expert_weight, row));
   });
 }
 
@@ -276,8 +276,8 @@ void experts(Device* device, const ExpertsArgs& args) {
   auto* const next = arena.take<int32_t>(g.n_routed_experts + 1);  // of each expert, its next free pair
 
   std::fill_n(next, g.n_routed_experts + 1, 0);
-  const int32_t* const expert = args.expert + int64_t{first} * k;
-  const float* const weight = args.weight + int64_t{first} * k;
+  const int32_t* const expert = d.integers(args.expert, Act::expert, first);
+  const float* const weight = d.row(Act::expert_weight, args.expert_weight, first);
   for (int32_t i = 0; i < rows * k; ++i) ++next[expert[i] + 1];
   for (int32_t e = 0; e < g.n_routed_experts; ++e) next[e + 1] += next[e];
   for (int32_t i = 0; i < rows * k; ++i) pairs[next[expert[i]]++] = {first + i / k, weight[i], i % k == 0};

@@ -35,6 +35,13 @@ int64_t row_values(const Geometry& g, Act kind) {
       return index_dim(g);
     case Act::heads:
       return g.num_heads * g.v_head_dim;
+    case Act::selected:
+      return g.has_indexer() ? g.index_topk : 0;
+    case Act::n_selected:
+      return g.has_indexer() ? 1 : 0;
+    case Act::expert:
+    case Act::expert_weight:
+      return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
     case Act::count:
       break;
   }
@@ -188,6 +195,13 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
     }
     return upload.finish();
   }
+  if (is_integer(kind)) {
+    for (int64_t i = 0; i < rows.count * n; ++i) {
+      const auto value = static_cast<int32_t>(values[i]);
+      upload.put(&value, sizeof value);
+    }
+    return upload.finish();
+  }
   if (!rounded) {
     upload.put(values, rows.count * n * 4);
     return upload.finish();
@@ -205,7 +219,13 @@ void fetch(Device* handle, Act kind, const void* buffer, RowRange rows, float* v
   const int64_t n = row_values(g, kind), row_bytes = d.layout.act_row[static_cast<int>(kind)];
   if (n == 0) return;
   if (kind != Act::index_q || !d.official()) {
-    return d.download(values, d.row_of(kind, buffer, rows.first), rows.count * n * 4);
+    d.download(values, d.row_of(kind, buffer, rows.first), rows.count * n * 4);
+    for (int64_t i = 0; is_integer(kind) && i < rows.count * n; ++i) {
+      int32_t value;
+      std::memcpy(&value, values + i, sizeof value);
+      values[i] = static_cast<float>(value);
+    }
+    return;
   }
   std::vector<unsigned char> row(static_cast<size_t>(row_bytes));
   for (int32_t r = 0; r < rows.count; ++r) {
@@ -314,14 +334,12 @@ Layout::Layout(const DeviceOptions& o) {
   wide = 4 * t * std::max({index_dim(g), 2 * d, int64_t{g.n_routed_experts}});
   logits = 4 * tile.logits * g.vocab_size;
   if (g.has_indexer()) {
-    selected = 4 * t * g.index_topk;
-    n_selected = 4 * t;
     scores = tile.select * score_row;
+    top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
   }
   q_abs = tile.attend * q_abs_row;
   mixed = tile.attend * mixed_row;
   partial = tile.split * partial_row;
-  if (g.has_indexer()) top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
 
   const int64_t k = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0, pairs = std::max<int64_t>(t * k, t);
   const int64_t dense = std::max(g.intermediate_size, g.shared_intermediate_size());
@@ -331,7 +349,7 @@ Layout::Layout(const DeviceOptions& o) {
   ffn_views = g.num_layers + 1;  // a dense FFN or a shared expert each
   if (k > 0) {
     ffn_views += (g.num_layers + 1) * int64_t{g.n_routed_experts};
-    expert = expert_weight = pair_row = pair_of = 4 * t * k;
+    pair_row = pair_of = 4 * t * k;
     tiles = static_cast<int64_t>(sizeof(ExpertTile)) *
             most_tiles(static_cast<int32_t>(t * k), g.n_routed_experts, kTilePairs);
     n_tiles = 4;
@@ -344,9 +362,9 @@ Layout::Layout(const DeviceOptions& o) {
 int64_t Layout::total() const {
   int64_t sum = 0;
   for (const int64_t bytes : act) sum += bytes;
-  return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + selected +
-         n_selected + scores + q_abs + mixed + partial + top_k + expert + expert_weight + pair_row + pair_of + tiles +
-         n_tiles + inner + 2 * inner_packed + outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
+  return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + scores +
+         q_abs + mixed + partial + top_k + pair_row + pair_of + tiles + n_tiles + inner + 2 * inner_packed +
+         outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
 }
 
 CudaDevice::CudaDevice(const DeviceOptions& o)
@@ -384,15 +402,11 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     for (float*& form : packed) make(form, layout.packed, scratch);
     make(wide, layout.wide, scratch);
     make(logits, layout.logits, scratch);
-    make(selected, layout.selected, scratch);
-    make(n_selected, layout.n_selected, scratch);
     make(scores, layout.scores, scratch);
     make(q_abs, layout.q_abs, scratch);
     make(mixed, layout.mixed, scratch);
     make(partial, layout.partial, scratch);
     make(top_k_scratch, layout.top_k, scratch);
-    make(expert, layout.expert, scratch);
-    make(expert_weight, layout.expert_weight, scratch);
     make(pair_row, layout.pair_row, scratch);
     make(pair_of, layout.pair_of, scratch);
     make(tiles, layout.tiles, scratch);

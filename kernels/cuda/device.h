@@ -46,10 +46,10 @@ struct Layout {
   int64_t packed = 0;  // [tile.rows, the widest input of a linear], once for each rounding
   int64_t wide = 0;    // [tile.rows, widest of: index_q, 2 D, experts]
   int64_t logits = 0;  // [tile.logits, V]
-  int64_t selected = 0, n_selected = 0, scores = 0;
+  int64_t scores = 0;
   int64_t q_abs = 0, mixed = 0, partial = 0;
   int64_t top_k = 0;
-  int64_t expert = 0, expert_weight = 0, pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
+  int64_t pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
   int64_t inner = 0;         // [pairs, I]
   int64_t inner_packed = 0;  // [pairs, padded(I)], once for each rounding
   int64_t outer = 0;         // [pairs, D]
@@ -75,11 +75,9 @@ struct CudaDevice {
   float *cos = nullptr, *sin = nullptr;
   float* packed[2] = {};  // for FP8 weights, for others
   float *wide = nullptr, *logits = nullptr;
-  int32_t *selected = nullptr, *n_selected = nullptr;
   float *scores = nullptr, *mixed = nullptr, *partial = nullptr;
   void* q_abs = nullptr;
-  int32_t *expert = nullptr, *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
-  float* expert_weight = nullptr;
+  int32_t *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
   unsigned char* top_k_scratch = nullptr;
   ExpertTile* tiles = nullptr;
   float *inner = nullptr, *inner_packed[2] = {}, *outer = nullptr, *shared = nullptr;
@@ -118,6 +116,12 @@ struct CudaDevice {
   }
   const float* row_of(Act kind, const void* buffer, int64_t r) const {
     return row_of(kind, const_cast<void*>(buffer), r);
+  }
+  int32_t* integers(Act kind, Buffer buffer, int64_t r) const {
+    return reinterpret_cast<int32_t*>(row_of(kind, buffer, r));
+  }
+  const int32_t* integers(Act kind, const void* buffer, int64_t r) const {
+    return integers(kind, const_cast<void*>(buffer), r);
   }
   StepView step(int32_t first) const;  // of rows from `first` on
   CacheView cache(int32_t layer) const;

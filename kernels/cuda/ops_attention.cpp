@@ -1,7 +1,4 @@
 // The cache, selection and attention.
-//
-// `selected` and `n_selected` are host arrays, so selection ends with a download and attention begins with an
-// upload: two synchronisations a layer that the op table asks for.
 #include <algorithm>
 
 #include "kernels/cuda/device.h"
@@ -25,13 +22,12 @@ void cache_append(Device* device, const CacheAppendArgs& args) {
 void index_select(Device* handle, const IndexSelectArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
-  const int64_t topk = g.index_topk;
   for_tiles(args.rows, d.tile.select, [&](int32_t first, int32_t count) {
     const int32_t* position = d.host_position.data() + first;
     const int32_t longest = *std::max_element(position, position + count) + 1;
     const StepView step = d.step(first);
     const int64_t score_stride = int64_t{d.layout.page_stride} * kPageTokens;
-    if (longest > topk) {
+    if (longest > g.index_topk) {
       launch_index_scores(
           {count, g.index_n_heads, g.index_topk, longest, step, d.cache(args.layer),
            reinterpret_cast<const unsigned char*>(d.row_of(Act::index_q, args.index_q, first)),
@@ -40,15 +36,10 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
            d.rows_together},
           d.stream());
     }
-    launch_top_k({count, g.index_topk, step.position, d.scores, score_stride, d.selected, d.n_selected,
-                  longest, d.top_k_scratch},
+    launch_top_k({count, g.index_topk, step.position, d.scores, score_stride,
+                  d.integers(Act::selected, args.selected, first),
+                  d.integers(Act::n_selected, args.n_selected, first), longest, d.top_k_scratch},
                  d.stream());
-    // Entries past n_selected are nobody's: row by row, so that they stay untouched in the host's array.
-    d.download(args.n_selected + first, d.n_selected, 4 * int64_t{count});
-    for (int32_t r = 0; r < count; ++r) {
-      d.download(args.selected + (first + r) * topk, d.selected + r * topk,
-                 4 * int64_t{args.n_selected[first + r]});
-    }
   });
 }
 
@@ -57,7 +48,7 @@ void attend(Device* handle, const AttendArgs& args) {
   const Geometry& g = d.geometry;
   const WeightView& kv_b = cuda_weight(args.weights->kv_b).view;
   const int64_t rank = g.kv_lora_rank, width = padded(rank), per_head = g.qk_nope_head_dim + g.v_head_dim;
-  const int64_t topk = g.index_topk, v_dim = g.num_heads * g.v_head_dim;
+  const int64_t v_dim = g.num_heads * g.v_head_dim;
   if (args.rows.count == 0) return;
   const int32_t* position = d.host_position.data() + args.rows.first;
   // Positions that a row has at most: how many it has is known on the device.
@@ -68,18 +59,15 @@ void attend(Device* handle, const AttendArgs& args) {
     const int32_t splits = whole && count > attend_mma_split_rows(g.num_heads)
                                ? 1
                                : attend_most_splits(std::min(most, d.options.max_context));
-    if (args.selected) {
-      d.upload(d.selected, args.selected + first * topk, 4 * count * topk);
-      d.upload(d.n_selected, args.n_selected + first, 4 * int64_t{count});
-    }
+    const int32_t* selected = args.selected ? d.integers(Act::selected, args.selected, first) : nullptr;
+    const int32_t* n_selected = args.selected ? d.integers(Act::n_selected, args.n_selected, first) : nullptr;
     const float* q = d.row_of(Act::q, args.q, first);
     launch_absorb({count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), q, d.official(),
                    mma, d.q_abs},
                   d.stream());
     launch_attend(
-        {count, g.num_heads, d.step(first), d.cache(args.layer), args.selected ? d.selected : nullptr,
-         args.selected ? d.n_selected : nullptr, g.index_topk, splits, q, g.qk_head_dim(), d.q_abs,
-         static_cast<float>(g.softmax_scale), d.partial, d.official(), d.mixed},
+        {count, g.num_heads, d.step(first), d.cache(args.layer), selected, n_selected, g.index_topk, splits,
+         q, g.qk_head_dim(), d.q_abs, static_cast<float>(g.softmax_scale), d.partial, d.official(), d.mixed},
         d.stream());
     launch_linear(
         {count, kv_b, d.mixed, g.num_heads * width, d.row_of(Act::heads, args.heads, first), v_dim,

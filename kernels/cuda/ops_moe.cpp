@@ -1,7 +1,4 @@
 // Router and feed-forward blocks.
-//
-// `expert` and `weight` are host arrays: the router ends with a download and the experts begin with an
-// upload, as the op table asks.
 #include <algorithm>
 #include <vector>
 
@@ -97,16 +94,14 @@ void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pair
 void route(Device* handle, const RouteArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
-  const int64_t k = g.num_experts_per_tok;
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
     h.linear(args.weights->gate, d.wide, g.n_routed_experts, false);
     launch_route({count, g.n_routed_experts, g.num_experts_per_tok, g.n_group, g.topk_group, d.wide,
-                  cuda_weight(args.weights->bias).vector, g.norm_topk_prob, g.routed_scaling_factor, d.expert,
-                  d.expert_weight},
+                  cuda_weight(args.weights->bias).vector, g.norm_topk_prob, g.routed_scaling_factor,
+                  d.integers(Act::expert, args.expert, first),
+                  d.row_of(Act::expert_weight, args.expert_weight, first)},
                  d.stream());
-    d.download(args.expert + first * k, d.expert, 4 * count * k);
-    d.download(args.weight + first * k, d.expert_weight, 4 * count * k);
   });
 }
 
@@ -117,8 +112,6 @@ void experts(Device* handle, const ExpertsArgs& args) {
   const MoeWeights& w = *args.weights;
   const CudaDevice::FfnTable routed = table_of(d, &w, w.experts.data(), g.n_routed_experts);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
-    d.upload(d.expert, args.expert + first * k, 4 * count * k);
-    d.upload(d.expert_weight, args.weight + first * k, 4 * count * k);
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     if (w.shared.gate) {  // first, because the two use the same scratch
       const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);
@@ -130,12 +123,13 @@ void experts(Device* handle, const ExpertsArgs& args) {
     const int32_t tile_rows = on_tensor_cores(d, routed) && count > 8
                                   ? tensor_tile_rows(2 * pairs / g.n_routed_experts, dim * g.n_routed_experts)
                                   : kTilePairs;
-    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, tile_rows, d.expert, d.pair_row,
-                  d.pair_of, d.tiles, d.n_tiles},
+    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, tile_rows,
+                  d.integers(Act::expert, args.expert, first), d.pair_row, d.pair_of, d.tiles, d.n_tiles},
                  d.stream());
     run_ffn(d, routed, {true, pairs, tile_rows, most_tiles(pairs, g.n_routed_experts, tile_rows)}, h,
             g.moe_intermediate_size, d.outer);
-    launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of, d.expert_weight,
+    launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of,
+                        d.row_of(Act::expert_weight, args.expert_weight, first),
                         w.shared.gate ? d.shared : nullptr, d.row_of(Act::delta, args.delta, first)},
                        d.stream());
   });

@@ -203,8 +203,7 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
   const Geometry& g = device.geometry;
   for (int32_t r = args.rows.first; r < args.rows.first + args.rows.count; ++r) {
     const int32_t visible = device.step.position[r] + 1, k = std::min(g.index_topk, visible);
-    int32_t* selected = args.selected + int64_t{r} * g.index_topk;
-    args.n_selected[r] = k;
+    device.write(Act::n_selected, args.n_selected, r, {static_cast<double>(k)});
     std::vector<int32_t> order(static_cast<size_t>(visible));
     std::iota(order.begin(), order.end(), 0);
     if (visible > k) {
@@ -225,7 +224,7 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
       });
       std::sort(order.begin(), order.begin() + k);
     }
-    std::copy(order.begin(), order.begin() + k, selected);
+    std::copy(order.begin(), order.begin() + k, device.row(Act::selected, args.selected, r));
   }
 }
 
@@ -239,8 +238,11 @@ void attend(Device* handle, const AttendArgs& args) {
     std::vector<int32_t> positions(static_cast<size_t>(device.step.position[r]) + 1);
     std::iota(positions.begin(), positions.end(), 0);
     if (args.selected) {
-      const int32_t* selected = args.selected + int64_t{r} * g.index_topk;
-      positions.assign(selected, selected + args.n_selected[r]);
+      const Vector selected = device.read(Act::selected, args.selected, r);
+      const auto n = static_cast<size_t>(device.read(Act::n_selected, args.n_selected, r)[0]);
+      positions.resize(n);
+      std::transform(selected.begin(), selected.begin() + static_cast<std::ptrdiff_t>(n), positions.begin(),
+                     [](double position) { return static_cast<int32_t>(position); });
     }
     Rows latents;
     for (const int32_t s : positions) {

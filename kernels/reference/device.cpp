@@ -143,6 +143,13 @@ int64_t RefDevice::width(Act kind) const {
       return g.has_indexer() ? g.index_n_heads * g.index_head_dim : 0;
     case Act::heads:
       return g.num_heads * g.v_head_dim;
+    case Act::selected:
+      return g.has_indexer() ? g.index_topk : 0;
+    case Act::n_selected:
+      return g.has_indexer() ? 1 : 0;
+    case Act::expert:
+    case Act::expert_weight:
+      return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
     case Act::count:
       break;
   }

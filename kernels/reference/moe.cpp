@@ -56,26 +56,28 @@ void route(Device* handle, const RouteArgs& args) {
     const std::vector<size_t> picked = largest(candidate_choice, k);
     double sum = 1e-20;
     for (const size_t i : picked) sum += score[candidate[i]];
-    const size_t out = (static_cast<size_t>(args.rows.first) + r) * k;
-    for (size_t i = 0; i < k; ++i) {
-      const size_t e = candidate[picked[i]];
-      args.expert[out + i] = static_cast<int32_t>(e);
-      args.weight[out + i] =
-          static_cast<float>(score[e] / (g.norm_topk_prob ? sum : 1) * g.routed_scaling_factor);
+    const auto row = args.rows.first + static_cast<int32_t>(r);
+    Vector expert, weight;
+    for (const size_t i : picked) {
+      const size_t e = candidate[i];
+      expert.push_back(static_cast<double>(e));
+      weight.push_back(score[e] / (g.norm_topk_prob ? sum : 1) * g.routed_scaling_factor);
     }
+    device.write(Act::expert, args.expert, row, expert);
+    device.write(Act::expert_weight, args.expert_weight, row, weight);
   }
 }
 
 void experts(Device* handle, const ExpertsArgs& args) {
   const RefDevice& device = device_of(handle);
-  const int32_t k = device.geometry.num_experts_per_tok;
   for (int32_t r = args.rows.first; r < args.rows.first + args.rows.count; ++r) {
     const Rows h = {device.read(Act::h, args.h, r)};
+    const Vector expert = device.read(Act::expert, args.expert, r),
+                 weight = device.read(Act::expert_weight, args.expert_weight, r);
     Vector sum(h[0].size(), 0);
-    for (int32_t i = 0; i < k; ++i) {
-      const auto e = static_cast<size_t>(args.expert[int64_t{r} * k + i]);
-      const Vector y = swiglu_ffn(device, args.weights->experts[e], h)[0];
-      for (size_t j = 0; j < sum.size(); ++j) sum[j] += args.weight[int64_t{r} * k + i] * y[j];
+    for (size_t i = 0; i < expert.size(); ++i) {
+      const Vector y = swiglu_ffn(device, args.weights->experts[static_cast<size_t>(expert[i])], h)[0];
+      for (size_t j = 0; j < sum.size(); ++j) sum[j] += weight[i] * y[j];
     }
     if (args.weights->shared.gate) {
       const Vector y = swiglu_ffn(device, args.weights->shared, h)[0];

@@ -50,8 +50,17 @@ enum class Act : int32_t {  // kinds of activation buffer, with the logical shap
   q,                        // [H, nope + rope], RoPE applied
   index_q,  // [Hi, Di], RoPE and in official Hadamard + e4m3 applied (fetch returns dequantised values)
   heads,    // [H, v_head_dim]
+  // Integers, which fetch and store give and take as floats (all are below 2^24):
+  selected,       // [k] positions, ascending; what is past n_selected is nobody's } null buffers without
+  n_selected,     // [1]                                                           } indexer
+  expert,         // [num_experts_per_tok], ascending     } null buffers
+  expert_weight,  // [num_experts_per_tok] of those, f32  } without experts
   count
 };
+
+inline constexpr bool is_integer(Act kind) {
+  return kind == Act::selected || kind == Act::n_selected || kind == Act::expert;
+}
 
 struct DeviceOptions {
   const Geometry* geometry = nullptr;  // copied
@@ -128,8 +137,8 @@ struct IndexSelectArgs {
   int32_t layer;
   const void* index_q;
   const void* index_weight;
-  int32_t* selected;    // out [R, k] ascending positions
-  int32_t* n_selected;  // out [R]
+  Buffer selected;    // out
+  Buffer n_selected;  // out
 };
 struct AttendArgs {  // softmax over the selected positions, absorbed form (MQA over latents), then W_v per
                      // head
@@ -137,9 +146,9 @@ struct AttendArgs {  // softmax over the selected positions, absorbed form (MQA 
   int32_t layer;
   const AttentionWeights* weights;  // kv_b
   const void* q;
-  const int32_t* selected;    // [R, k], or null: every position 0 .. t
-  const int32_t* n_selected;  // [R], or null with selected
-  Buffer heads;               // out
+  const void* selected;    // or null: every position 0 .. t
+  const void* n_selected;  // at most min(k, t + 1); null with selected
+  Buffer heads;            // out
 };
 struct AttnOutArgs {
   RowRange rows;
@@ -154,16 +163,16 @@ struct RouteArgs {
   RowRange rows;
   const MoeWeights* weights;
   const void* h;
-  int32_t* expert;  // out [R, num_experts_per_tok]
-  float* weight;    // out [R, num_experts_per_tok]
+  Buffer expert;         // out
+  Buffer expert_weight;  // out
 };
 struct ExpertsArgs {  // delta = sum_e weight_e * down_e(silu(gate_e h) * up_e h), in expert order, + shared
                       // expert
   RowRange rows;
   const MoeWeights* weights;
   const void* h;
-  const int32_t* expert;
-  const float* weight;
+  const void* expert;
+  const void* expert_weight;
   Buffer delta;  // out
 };
 struct FfnArgs {

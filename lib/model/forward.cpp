@@ -45,15 +45,8 @@ int32_t RowCost::rows_within(double seconds, int32_t rows) const {
 }
 
 Forward::Forward(const Host& host, const OpTable& ops, Device* device, const Geometry& geometry,
-                 const ModelWeights& weights, int32_t max_rows, int32_t max_logit_rows)
+                 const ModelWeights& weights, int32_t max_logit_rows)
     : ops_(ops), device_(device), geometry_(geometry), weights_(weights) {
-  const int64_t rows = max_rows;
-  if (geometry.has_indexer()) {
-    selected_ = {host, rows * geometry.index_topk, "the selected positions"};
-    n_selected_ = {host, rows, "the selected positions"};
-  }
-  expert_ = {host, rows * geometry.num_experts_per_tok, "the chosen experts"};
-  expert_weight_ = {host, rows * geometry.num_experts_per_tok, "the chosen experts"};
   logits_ = {host, int64_t{max_logit_rows} * geometry.vocab_size, "the logits"};
 }
 
@@ -73,16 +66,17 @@ void Forward::layer(int32_t index, const LayerWeights& weights, Act stream, RowR
   const bool sparse = geometry_.has_indexer();
   if (sparse) {
     ops_.index_select(device_, {rows, index, buffer(Act::index_q), buffer(Act::index_weight),
-                                selected_.data(), n_selected_.data()});
+                                buffer(Act::selected), buffer(Act::n_selected)});
   }
-  ops_.attend(device_, {rows, index, &attention, buffer(Act::q), sparse ? selected_.data() : nullptr,
-                        sparse ? n_selected_.data() : nullptr, buffer(Act::heads)});
+  ops_.attend(device_, {rows, index, &attention, buffer(Act::q), sparse ? buffer(Act::selected) : nullptr,
+                        sparse ? buffer(Act::n_selected) : nullptr, buffer(Act::heads)});
   ops_.attn_out(device_, {rows, &attention, buffer(Act::heads), delta});
 
   ops_.add_norm(device_, {rows, x, delta, weights.post_norm, h});
   if (weights.is_moe) {
-    ops_.route(device_, {rows, &weights.moe, h, expert_.data(), expert_weight_.data()});
-    ops_.experts(device_, {rows, &weights.moe, h, expert_.data(), expert_weight_.data(), delta});
+    const Buffer expert = buffer(Act::expert), weight = buffer(Act::expert_weight);
+    ops_.route(device_, {rows, &weights.moe, h, expert, weight});
+    ops_.experts(device_, {rows, &weights.moe, h, expert, weight, delta});
   } else {
     ops_.ffn(device_, {rows, &weights.ffn, h, delta});
   }
@@ -155,10 +149,8 @@ int32_t Forward::rows_within(Clock::duration budget, int32_t rows) const {
   return layer_cost_.rows_within(seconds(budget) / geometry_.num_layers, rows);
 }
 
-int64_t Forward::scratch_bytes(const Geometry& g, int32_t max_rows, int32_t max_logit_rows) {
-  const int64_t per_row =
-      (g.has_indexer() ? 4 * (g.index_topk + int64_t{1}) : 0) + 8 * int64_t{g.num_experts_per_tok};
-  return max_rows * per_row + 4 * max_logit_rows * g.vocab_size;
+int64_t Forward::scratch_bytes(const Geometry& g, int32_t max_logit_rows) {
+  return 4 * max_logit_rows * g.vocab_size;
 }
 
 }  // namespace dsv

@@ -40,9 +40,9 @@ class Forward {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // All references outlive this. max_rows, max_logit_rows: capacities of a batch.
+  // All references outlive this. max_logit_rows: of a batch.
   Forward(const Host& host, const OpTable& ops, Device* device, const Geometry& geometry,
-          const ModelWeights& weights, int32_t max_rows, int32_t max_logit_rows);
+          const ModelWeights& weights, int32_t max_logit_rows);
 
   // Starts `batch`, which stays unchanged until advance() returns true or abandon(). Must not be running.
   void begin(const Batch& batch);
@@ -61,7 +61,7 @@ class Forward {
   int32_t rows_within(Clock::duration budget, int32_t rows) const;
 
   // Host memory this allocates, for the plan.
-  static int64_t scratch_bytes(const Geometry& geometry, int32_t max_rows, int32_t max_logit_rows);
+  static int64_t scratch_bytes(const Geometry& geometry, int32_t max_logit_rows);
 
  private:
   void layer(int32_t index, const LayerWeights& weights, Act stream, RowRange rows);
@@ -78,8 +78,7 @@ class Forward {
   int32_t stage_ = 0;     // 0 .. num_layers - 1: that layer; then the MTP layer if `draft`; then the logits
   int32_t next_row_ = 0;  // rows [0, next_row_) have passed the stage (of logit_row in the last one)
   RowCost layer_cost_, logits_cost_;
-  HostArray<int32_t> selected_, n_selected_, expert_;
-  HostArray<float> expert_weight_, logits_;
+  HostArray<float> logits_;
 };
 
 }  // namespace dsv

@@ -98,7 +98,7 @@ dsv_memory_plan plan_sizes(const Engine& engine, const Checkpoint& checkpoint, c
   plan.kv_pool_bytes = sizes.pages * sizes.page_bytes;
   plan.kv_pool_tokens = sizes.pages * kPageTokens;
   plan.scratch_bytes = engine.ops().plan_scratch(device) +
-                       Forward::scratch_bytes(geometry, sizes.batch_rows, sizes.max_logit_rows) +
+                       Forward::scratch_bytes(geometry, sizes.max_logit_rows) +
                        Scheduler::scratch_bytes(sizes.batch_rows, static_cast<int32_t>(geometry.vocab_size),
                                                 sizes.context_tokens);
   plan.total_bytes = plan.weight_bytes + plan.weight_copy_bytes + plan.kv_pool_bytes + plan.scratch_bytes;
@@ -210,7 +210,7 @@ void Model::load() {
   weights_ = checkpoint_->load(ops, device_.get(), monitor_);
   pool_ = std::make_unique<KvPagePool>(static_cast<int32_t>(sizes.pages));
   forward_ = std::make_unique<Forward>(engine_->host(), ops, device_.get(), geometry, weights_,
-                                       sizes.batch_rows, sizes.max_logit_rows);
+                                       sizes.max_logit_rows);
   sampler_ = std::make_unique<Sampler>(vocab_size(), allowed_tokens());
   check_cancel();
   scheduler_ = std::make_unique<Scheduler>(*forward_, *sampler_, sizes.batch_rows, sizes.max_logit_rows,

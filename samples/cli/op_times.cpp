@@ -160,7 +160,7 @@ std::vector<std::vector<OpTime>> time_ops(const OpTimesArgs& args, const std::ve
   const std::unique_ptr<dsv::Device, void (*)(dsv::Device*)> device(table.open(options), table.close);
   dsv::LoadMonitor monitor;
   const dsv::ModelWeights weights = checkpoint->load(table, device.get(), monitor);
-  dsv::Forward forward(host, table, device.get(), geometry, weights, most_rows, 1);
+  dsv::Forward forward(host, table, device.get(), geometry, weights, 1);
 
   dsv::Batch batch(most_rows, 1, longest);
   std::vector<int32_t> pages(static_cast<size_t>(options.kv_pages));

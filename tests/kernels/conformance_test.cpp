@@ -240,28 +240,12 @@ class Conformance : public testing::TestWithParam<Setup> {
 
   static void expect_same(const Result& a, const Result& b, const char* what) {
     for (const auto& [act, values] : a.act) EXPECT_TRUE(same_bits(values, b.act.at(act))) << what;
-    EXPECT_TRUE(same_bits(a.numbers, b.numbers)) << what;
-    EXPECT_EQ(a.integers, b.integers) << what;
-    EXPECT_EQ(a.counts, b.counts) << what;
+    EXPECT_TRUE(same_bits(a.logits, b.logits)) << what;
     EXPECT_EQ(a.pages, b.pages) << what;
   }
 
   // Rows `range` of `part` are rows shift + range of `whole`; all others of `part` were not written.
   void expect_rows(const Result& part, const Result& whole, RowRange range, int32_t shift) const {
-    const auto check = [&](const auto& a, const auto& b, auto is_unwritten, size_t width, const char* what) {
-      for (size_t i = 0; i < a.size(); ++i) {
-        const auto row = static_cast<int32_t>(i / width);
-        if (row < range.first || row >= range.first + range.count) {
-          ASSERT_TRUE(is_unwritten(a[i])) << what << ": row " << row << " is outside the range";
-        } else {
-          const auto& other = b[i + static_cast<size_t>(shift) * width];
-          ASSERT_EQ(std::memcmp(&a[i], &other, sizeof other), 0)
-              << what << ": row " << row << " value " << i % width;
-        }
-      }
-    };
-    const auto nan = [](float value) { return std::isnan(value); };
-    const auto unwritten = [](int32_t value) { return value == kUnwritten; };
     for (const auto& [act, values] : part.act) {
       const auto width = static_cast<size_t>(world_.width(act));
       for (size_t i = 0; i < values.size(); ++i) {
@@ -273,13 +257,15 @@ class Conformance : public testing::TestWithParam<Setup> {
             << (outside ? "outside the range: " : "") << "row " << row << " value " << i % width;
       }
     }
-    const bool routed = part.counts.empty();
-    const auto k = static_cast<size_t>(routed ? g_.num_experts_per_tok : g_.index_topk);
-    check(part.integers, whole.integers, unwritten, k, "integers");
-    check(part.counts, whole.counts, unwritten, 1, "counts");
-    if (!part.numbers.empty()) {
-      check(part.numbers, whole.numbers, nan,
-            routed && !part.integers.empty() ? k : static_cast<size_t>(g_.vocab_size), "numbers");
+    const auto vocab = static_cast<size_t>(g_.vocab_size);
+    for (size_t i = 0; i < part.logits.size(); ++i) {
+      const auto row = static_cast<int32_t>(i / vocab);
+      if (row < range.first || row >= range.first + range.count) {
+        ASSERT_TRUE(std::isnan(part.logits[i])) << "logits: row " << row << " is outside the range";
+      } else {
+        const float& other = whole.logits[i + static_cast<size_t>(shift) * vocab];
+        ASSERT_EQ(std::memcmp(&part.logits[i], &other, sizeof other), 0) << "logits: row " << row;
+      }
     }
     for (size_t page = 0; page < part.pages.size(); ++page) {
       for (size_t i = 0; i < part.pages[page].size(); ++i) {
@@ -372,7 +358,7 @@ TEST_P(Conformance, AttendReadsWhatIsSelected) {
         for (const float value : poisoned.act.at(Act::heads))
           ASSERT_TRUE(std::isfinite(value)) << "row " << r;
         expect_same(poisoned, whole, "NaN beside the selected rows");
-        if (world_.position[static_cast<size_t>(r)] < world_.n_selected[static_cast<size_t>(r)]) continue;
+        if (world_.position[static_cast<size_t>(r)] < world_.n_selected(r)) continue;
         const Result all = rig.run(Op::attend_all, row);
         EXPECT_TRUE(std::isnan(all.act.at(Act::heads)[0])) << "the NaN is there for who reads everything";
       }
@@ -399,13 +385,13 @@ TEST_P(Conformance, MtpIn) {
 
 TEST_P(Conformance, Logits) {
   judge(Op::logits, [&](Result got, Result expected) {
-    EXPECT_TRUE(std::isnan(got.numbers.back())) << "written past the end";
-    got.numbers.pop_back();
-    expected.numbers.pop_back();
+    EXPECT_TRUE(std::isnan(got.logits.back())) << "written past the end";
+    got.logits.pop_back();
+    expected.logits.pop_back();
     Limit limit = rounded_inside(g_.hidden_size, sum_error(g_.hidden_size));
     if (limit.flip_row > 0)
       limit.flip_row = step_in_sum(kBf16Step, g_.hidden_size);  // the head is never FP8 here
-    compare(got.numbers, expected.numbers, g_.vocab_size, limit);
+    compare(got.logits, expected.logits, g_.vocab_size, limit);
   });
 }
 
@@ -437,15 +423,16 @@ TEST_P(Conformance, OfficialIsNearExact) {
 
 TEST_P(Conformance, Route) {
   judge(Op::route, [&](const Result& got, const Result& expected) {
-    EXPECT_EQ(got.integers, expected.integers);  // the drawn scores are not that near
+    const std::vector<float>&experts = got.act.at(Act::expert), &weights = got.act.at(Act::expert_weight),
+          &expected_weights = expected.act.at(Act::expert_weight);
+    EXPECT_EQ(experts, expected.act.at(Act::expert));  // the drawn scores are not that near
     const auto k = static_cast<size_t>(g_.num_experts_per_tok);
-    for (size_t i = 0; i + 1 < got.numbers.size(); ++i) {
-      ASSERT_NEAR(got.numbers[i], expected.numbers[i], 4 * sum_error(g_.hidden_size) * expected.numbers[i]);
+    for (size_t i = 0; i < weights.size(); ++i) {
+      ASSERT_NEAR(weights[i], expected_weights[i], 4 * sum_error(g_.hidden_size) * expected_weights[i]);
       if (world_.setup.ties) {
-        ASSERT_EQ(got.integers[i], static_cast<int32_t>(i % k)) << "equal experts: the first ones";
+        ASSERT_EQ(experts[i], static_cast<float>(i % k)) << "equal experts: the first ones";
       }
     }
-    EXPECT_TRUE(std::isnan(got.numbers.back())) << "written past the end";
   });
 }
 
@@ -562,9 +549,9 @@ TEST_P(Conformance, IndexSelect) {
     for (int32_t r = 0; r < world_.setup.rows; ++r) {
       const int32_t visible = world_.position[static_cast<size_t>(r)] + 1,
                     k = std::min(visible, g_.index_topk);
-      ASSERT_EQ(got.counts[static_cast<size_t>(r)], k);
-      const auto begin = got.integers.begin() + int64_t{r} * g_.index_topk;
-      ASSERT_TRUE(std::is_sorted(begin, begin + k, std::less_equal<int32_t>())) << "ascending, each once";
+      ASSERT_EQ(got.act.at(Act::n_selected)[static_cast<size_t>(r)], static_cast<float>(k));
+      const auto begin = got.act.at(Act::selected).begin() + int64_t{r} * g_.index_topk;
+      ASSERT_TRUE(std::is_sorted(begin, begin + k, std::less_equal<float>())) << "ascending, each once";
       ASSERT_TRUE(*begin >= 0 && begin[k - 1] < visible);
       std::vector<double> score(static_cast<size_t>(visible), 0);
       double largest = 0;
@@ -594,8 +581,6 @@ TEST_P(Conformance, IndexSelect) {
         }
       }
     }
-    EXPECT_EQ(got.counts.back(), kUnwritten) << "written past the end";
-    EXPECT_EQ(got.integers.back(), kUnwritten) << "written past the end";
   };
   judge(Op::index_select, [&](const Result& got, const Result& expected) {
     ASSERT_NO_FATAL_FAILURE(check(expected));

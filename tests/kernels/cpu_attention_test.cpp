@@ -312,19 +312,22 @@ TEST_P(CpuAttention, AttendMatchesDoubleLoops) {
   const std::vector<float> q = f.store_random(Act::q, rows, g.num_heads * g.qk_head_dim());
 
   for (const bool sparse : {false, true}) {
-    std::vector<int32_t> selected(static_cast<size_t>(rows * g.index_topk), -1), n_selected;
+    std::vector<float> selected(static_cast<size_t>(rows * g.index_topk), -1), n_selected;
     for (int32_t r = 0; r < rows; ++r) {
       const auto list = every(f.position[static_cast<size_t>(r)], 3, g.index_topk);
       std::copy(list.begin(), list.end(), selected.begin() + r * g.index_topk);
-      n_selected.push_back(static_cast<int32_t>(list.size()));
+      n_selected.push_back(static_cast<float>(list.size()));
     }
+    f.ops.store(f.device, Act::selected, f.ops.buffer(f.device, Act::selected), {0, rows}, selected.data());
+    f.ops.store(f.device, Act::n_selected, f.ops.buffer(f.device, Act::n_selected), {0, rows},
+                n_selected.data());
     f.store_random(Act::heads, rows, g.num_heads * g.v_head_dim);
     f.ops.attend(f.device, {{0, rows},
                             Fixture::kLayer,
                             &weights,
                             f.ops.buffer(f.device, Act::q),
-                            sparse ? selected.data() : nullptr,
-                            sparse ? n_selected.data() : nullptr,
+                            sparse ? f.ops.buffer(f.device, Act::selected) : nullptr,
+                            sparse ? f.ops.buffer(f.device, Act::n_selected) : nullptr,
                             f.ops.buffer(f.device, Act::heads)});
     const std::vector<float> heads = f.fetch(Act::heads, rows, g.num_heads * g.v_head_dim);
 
@@ -399,7 +402,7 @@ TEST_P(CpuAttention, RowsDoNotDependOnTheBatch) {
   const Geometry& g = c.geometry;
   constexpr int32_t kTokens = 700, kBatch = Fixture::kRows;
   std::vector<float> heads[3];
-  std::vector<int32_t> selections[3];
+  std::vector<float> selections[3];
   int variant = 0;
   for (const int32_t threads : {1, 3, 2}) {
     Fixture f(c, threads, kTokens);
@@ -414,18 +417,19 @@ TEST_P(CpuAttention, RowsDoNotDependOnTheBatch) {
     f.store_random(Act::q, kBatch, g.num_heads * g.qk_head_dim());
     f.store_random(Act::index_q, kBatch, g.index_n_heads * g.index_head_dim);
     f.store_random(Act::index_weight, kBatch, g.index_n_heads);
-    std::vector<int32_t> selected(static_cast<size_t>(kBatch * g.index_topk), -1), n_selected(kBatch, -1);
     const int32_t step = variant == 0 ? kBatch : variant == 1 ? 1 : 7;
     for (int32_t first = 0; first < kBatch; first += step) {
       const RowRange range{first, std::min(step, kBatch - first)};
       f.ops.index_select(f.device,
                          {range, Fixture::kLayer, f.ops.buffer(f.device, Act::index_q),
-                          f.ops.buffer(f.device, Act::index_weight), selected.data(), n_selected.data()});
+                          f.ops.buffer(f.device, Act::index_weight), f.ops.buffer(f.device, Act::selected),
+                          f.ops.buffer(f.device, Act::n_selected)});
       f.ops.attend(f.device, {range, Fixture::kLayer, &weights, f.ops.buffer(f.device, Act::q),
-                              selected.data(), n_selected.data(), f.ops.buffer(f.device, Act::heads)});
+                              f.ops.buffer(f.device, Act::selected), f.ops.buffer(f.device, Act::n_selected),
+                              f.ops.buffer(f.device, Act::heads)});
     }
     heads[variant] = f.fetch(Act::heads, kBatch, g.num_heads * g.v_head_dim);
-    selections[variant++] = selected;
+    selections[variant++] = f.fetch(Act::selected, kBatch, g.index_topk);
   }
   for (int other : {1, 2}) {
     EXPECT_EQ(selections[0], selections[other]);
@@ -445,18 +449,18 @@ TEST_P(CpuAttention, IndexSelectMatchesDoubleLoops) {
     const auto rows = static_cast<int32_t>(f.position.size());
     const std::vector<float> q = f.store_random(Act::index_q, rows, g.index_n_heads * g.index_head_dim);
     const std::vector<float> w = f.store_random(Act::index_weight, rows, g.index_n_heads);
-    std::vector<int32_t> selected(static_cast<size_t>(rows * k), -7),
-        n_selected(static_cast<size_t>(rows), -7);
     f.ops.index_select(f.device, {{0, rows},
                                   Fixture::kLayer,
                                   f.ops.buffer(f.device, Act::index_q),
                                   f.ops.buffer(f.device, Act::index_weight),
-                                  selected.data(),
-                                  n_selected.data()});
+                                  f.ops.buffer(f.device, Act::selected),
+                                  f.ops.buffer(f.device, Act::n_selected)});
+    const std::vector<float> selected = f.fetch(Act::selected, rows, k),
+                             n_selected = f.fetch(Act::n_selected, rows, 1);
     for (int32_t r = 0; r < rows; ++r) {
       const int32_t visible = f.position[static_cast<size_t>(r)] + 1;
       const int32_t n = std::min(k, visible);
-      ASSERT_EQ(n_selected[static_cast<size_t>(r)], n);
+      ASSERT_EQ(n_selected[static_cast<size_t>(r)], static_cast<float>(n));
       const std::vector<int32_t> got(selected.begin() + r * k, selected.begin() + r * k + n);
       ASSERT_TRUE(std::is_sorted(got.begin(), got.end()));
       std::vector<double> score, error;
@@ -504,16 +508,15 @@ TEST_P(CpuAttention, ZeroScoresTie) {
   f.begin({399});
   f.store_random(Act::index_q, 1, g.index_n_heads * g.index_head_dim, 0);
   f.store_random(Act::index_weight, 1, g.index_n_heads);
-  std::vector<int32_t> selected(static_cast<size_t>(g.index_topk)), expected(selected.size());
-  int32_t n = 0;
+  std::vector<float> expected(static_cast<size_t>(g.index_topk));
   f.ops.index_select(f.device, {{0, 1},
                                 Fixture::kLayer,
                                 f.ops.buffer(f.device, Act::index_q),
                                 f.ops.buffer(f.device, Act::index_weight),
-                                selected.data(),
-                                &n});
+                                f.ops.buffer(f.device, Act::selected),
+                                f.ops.buffer(f.device, Act::n_selected)});
   std::iota(expected.begin(), expected.end(), 0);
-  EXPECT_EQ(selected, expected);
+  EXPECT_EQ(f.fetch(Act::selected, 1, g.index_topk), expected);
 }
 
 TEST_P(CpuAttention, CacheAppendMatchesDoubleLoops) {

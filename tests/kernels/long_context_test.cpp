@@ -64,7 +64,7 @@ std::vector<float> draw(size_t count, uint64_t seed) {
 }
 
 struct Outcome {
-  std::vector<int32_t> selected;   // [kRows, index_topk]
+  std::vector<float> selected;     // [kRows, index_topk]
   std::vector<float> sparse, all;  // [kRows, H, v]; [1, H, v] over the whole context
 };
 
@@ -113,18 +113,18 @@ Outcome run(const OpTable& ops, const char* target) {
 
   Outcome out;
   out.selected.resize(static_cast<size_t>(kRows * g.index_topk));
-  std::vector<int32_t> n_selected(kRows);
-  ops.index_select(device, {{0, kRows},
-                            0,
-                            ops.buffer(device, Act::index_q),
-                            ops.buffer(device, Act::index_weight),
-                            out.selected.data(),
-                            n_selected.data()});
-  EXPECT_EQ(n_selected, std::vector<int32_t>(kRows, g.index_topk));
+  std::vector<float> n_selected(kRows);
+  const Buffer selected = ops.buffer(device, Act::selected), n = ops.buffer(device, Act::n_selected);
+  ops.index_select(
+      device,
+      {{0, kRows}, 0, ops.buffer(device, Act::index_q), ops.buffer(device, Act::index_weight), selected, n});
+  ops.fetch(device, Act::selected, selected, {0, kRows}, out.selected.data());
+  ops.fetch(device, Act::n_selected, n, {0, kRows}, n_selected.data());
+  EXPECT_EQ(n_selected, std::vector<float>(kRows, static_cast<float>(g.index_topk)));
   const Buffer q = ops.buffer(device, Act::q), heads = ops.buffer(device, Act::heads);
   const auto width = static_cast<size_t>(g.num_heads * g.v_head_dim);
   out.sparse.resize(kRows * width);
-  ops.attend(device, {{0, kRows}, 0, &weights, q, out.selected.data(), n_selected.data(), heads});
+  ops.attend(device, {{0, kRows}, 0, &weights, q, selected, n, heads});
   ops.fetch(device, Act::heads, heads, {0, kRows}, out.sparse.data());
   out.all.resize(width);
   ops.attend(device, {{1, 1}, 0, &weights, q, nullptr, nullptr, heads});

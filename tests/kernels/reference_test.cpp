@@ -152,9 +152,11 @@ TEST_F(Reference, GroupsAreChosenByTheirTwoBest) {
   weights.gate = ops_.load_weight(device_.get(), {"gate", Dtype::f32, 6, 1, gate.data(), nullptr});
   weights.bias = vector({0.9f, -0.9f, 0.3f, 0.3f, 0.3f, 0.3f});
   store(Act::h, {1});
-  int32_t expert[2];
-  float weight[2];
-  ops_.route(device_.get(), {{0, 1}, &weights, buffer(Act::h), expert, weight});
+  float expert[2], weight[2];
+  ops_.route(device_.get(),
+             {{0, 1}, &weights, buffer(Act::h), buffer(Act::expert), buffer(Act::expert_weight)});
+  ops_.fetch(device_.get(), Act::expert, buffer(Act::expert), {0, 1}, expert);
+  ops_.fetch(device_.get(), Act::expert_weight, buffer(Act::expert_weight), {0, 1}, weight);
   EXPECT_EQ(expert[0], 2);  // groups 1 and 2 tie: the lower
   EXPECT_EQ(expert[1], 3);
   EXPECT_FLOAT_EQ(weight[0], 1);  // 1/2 of the sum, times 2

@@ -146,6 +146,13 @@ int64_t World::width(Act kind) const {
       return g.index_n_heads * g.index_head_dim;
     case Act::heads:
       return g.num_heads * g.v_head_dim;
+    case Act::selected:
+      return g.has_indexer() ? g.index_topk : 0;
+    case Act::n_selected:
+      return g.has_indexer() ? 1 : 0;
+    case Act::expert:
+    case Act::expert_weight:
+      return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
     default:
       return g.hidden_size;
   }
@@ -155,6 +162,7 @@ void World::draw_inputs() {
   const bool official = setup.precision == Precision::official;
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
     const auto act = static_cast<Act>(kind);
+    if (is_integer(act) || act == Act::expert_weight) continue;
     const bool normalised_next =
         act == Act::x || act == Act::delta || act == Act::kv_raw || act == Act::index_k_raw;
     std::vector<float>& values = input[act];
@@ -165,20 +173,22 @@ void World::draw_inputs() {
     }
   }
   // Some positions for attend: every third one and the row's own, at most k.
-  const auto k = static_cast<size_t>(std::max(g.index_topk, 1));
+  const auto k = static_cast<size_t>(g.index_topk);
+  std::vector<float>& selected = input[Act::selected];
   selected.assign(static_cast<size_t>(setup.rows) * k, kUnwritten);
-  for (int32_t r = 0; r < setup.rows; ++r) {
+  for (int32_t r = 0; r < setup.rows && k > 0; ++r) {
     const int32_t last = position[static_cast<size_t>(r)];
     size_t count = 0;
     for (int32_t s = r % 3; s < last && count + 1 < k; s += 3)
-      selected[static_cast<size_t>(r) * k + count++] = s;
-    selected[static_cast<size_t>(r) * k + count++] = last;
-    n_selected.push_back(static_cast<int32_t>(count));
+      selected[static_cast<size_t>(r) * k + count++] = static_cast<float>(s);
+    selected[static_cast<size_t>(r) * k + count++] = static_cast<float>(last);
+    input[Act::n_selected].push_back(static_cast<float>(count));
   }
   for (int32_t r = 0; r < setup.rows && g.n_routed_experts > 0; ++r) {
     for (int32_t i = 0; i < g.num_experts_per_tok; ++i) {
-      expert.push_back(i * g.n_routed_experts / g.num_experts_per_tok + r % 2);
-      expert_weight.push_back(0.2f + 0.1f * static_cast<float>(i));
+      input[Act::expert].push_back(
+          static_cast<float>(i * g.n_routed_experts / g.num_experts_per_tok + r % 2));
+      input[Act::expert_weight].push_back(0.2f + 0.1f * static_cast<float>(i));
     }
   }
 }
@@ -259,7 +269,7 @@ Rig::Rig(const World& world, const OpTable& table, const char* target, int32_t t
   options.geometry = &w_.g;
   options.precision = precision;
   options.with_mtp = true;
-  options.batch_rows = std::max(w_.setup.rows, 1);
+  options.batch_rows = capacity();
   options.max_context = kMaxContext;
   options.kv_pages = kPages;
   options.target = target;
@@ -325,13 +335,15 @@ Rig::~Rig() { ops_.close(device_); }
 
 void Rig::poison() {
   // Through store, because a device may keep more than buffers in its blocks.
-  const int32_t rows = std::max(w_.setup.rows, 1);
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
     const auto act = static_cast<Act>(kind);
-    const std::vector<float> nan(static_cast<size_t>(rows * w_.width(act)),
-                                 std::numeric_limits<float>::quiet_NaN());
-    if (!nan.empty()) ops_.store(device_, act, ops_.buffer(device_, act), {0, rows}, nan.data());
+    const std::vector<float> values(static_cast<size_t>(capacity() * w_.width(act)), unwritten(act));
+    if (!values.empty()) ops_.store(device_, act, ops_.buffer(device_, act), {0, capacity()}, values.data());
   }
+}
+
+float Rig::unwritten(Act kind) const {
+  return is_integer(kind) ? static_cast<float>(kUnwritten) : std::numeric_limits<float>::quiet_NaN();
 }
 
 void Rig::fill_cache(Op op, const RowSet& set) {
@@ -342,8 +354,8 @@ void Rig::fill_cache(Op op, const RowSet& set) {
   const int64_t row_bytes = KvLayout(w_.g, w_.setup.precision, true).latent_row_bytes;
   for (size_t i = 0; set.only_selected && i < set.rows.size(); ++i) {
     const auto r = static_cast<size_t>(set.rows[i]);
-    for (int32_t n = 0; n < w_.n_selected[r]; ++n) {
-      const int32_t s = w_.selected[r * static_cast<size_t>(w_.g.index_topk) + static_cast<size_t>(n)];
+    for (int32_t n = 0; n < w_.n_selected(set.rows[i]); ++n) {
+      const int32_t s = w_.selected(set.rows[i], n);
       const auto page = static_cast<size_t>(
           w_.page_table[static_cast<size_t>(w_.sequence[r] * w_.page_stride + s / kPageTokens)]);
       std::copy_n(w_.pages[page].begin() + s % kPageTokens * row_bytes, row_bytes,
@@ -395,6 +407,10 @@ Result Rig::run(Op op, const RowSet& set) {
         return {Act::delta};
       case Op::mtp_in:
         return {Act::mtp_x};
+      case Op::index_select:
+        return {Act::selected, Act::n_selected};
+      case Op::route:
+        return {Act::expert, Act::expert_weight};
       default:
         return {};
     }
@@ -405,19 +421,11 @@ Result Rig::run(Op op, const RowSet& set) {
     ops_.store(device_, act, ops_.buffer(device_, act), set.filled,
                chosen.data() + set.filled.first * w_.width(act));
   }
-  const auto k = static_cast<size_t>(std::max(w_.g.index_topk, 1));
-  const auto e = static_cast<size_t>(w_.g.num_experts_per_tok);
   next_token_ = pick(w_.next_token);
-  const bool routed = op == Op::experts && w_.g.n_routed_experts > 0;
-  selected_ = op == Op::attend ? pick_rows(w_.selected, k) : std::vector<int32_t>(rows * k + 1, kUnwritten);
-  n_selected_ = op == Op::attend ? pick(w_.n_selected) : std::vector<int32_t>(rows + 1, kUnwritten);
-  expert_ = routed ? pick_rows(w_.expert, e) : std::vector<int32_t>(rows * e + 1, kUnwritten);
-  expert_weight_ = routed ? pick_rows(w_.expert_weight, e)
-                          : std::vector<float>(rows * e + 1, std::numeric_limits<float>::quiet_NaN());
   Result result;
   if (op == Op::logits) {
-    result.numbers.assign(rows * static_cast<size_t>(w_.g.vocab_size) + 1,
-                          std::numeric_limits<float>::quiet_NaN());
+    result.logits.assign(rows * static_cast<size_t>(w_.g.vocab_size) + 1,
+                         std::numeric_limits<float>::quiet_NaN());
   }
   std::vector<Act> read = outputs;
   if (op == Op::add_norm) read.push_back(Act::x);
@@ -429,22 +437,27 @@ Result Rig::run(Op op, const RowSet& set) {
       ops_.fetch(device_, act, ops_.buffer(device_, act), {0, static_cast<int32_t>(rows)}, values.data());
     }
   };
+  // The row after the batch's, as bytes, because it may hold NaN.
+  const auto rows_after = [&] {
+    std::string bytes;
+    for (const Act act : read) {
+      std::vector<float> row(static_cast<size_t>(w_.width(act)));
+      if (row.empty()) continue;
+      ops_.fetch(device_, act, ops_.buffer(device_, act), {static_cast<int32_t>(rows), 1}, row.data());
+      bytes.append(reinterpret_cast<const char*>(row.data()), 4 * row.size());
+    }
+    return bytes;
+  };
   fetch(result.before);
+  const std::string after = rows_after();
   for (const RowRange range : set.ranges) call(op, range, result);
   fetch(result.act);
+  EXPECT_TRUE(rows_after() == after) << "written past the end";
   if (op == Op::cache_append) {
     for (int32_t page = 0; page < kPages; ++page) {
       result.pages.emplace_back(w_.pages[0].size());
       ops_.read_kv(device_, kLayer, page, result.pages.back().data());
     }
-  }
-  if (op == Op::index_select) {
-    result.integers = selected_;
-    result.counts = n_selected_;
-  }
-  if (op == Op::route) {
-    result.integers = expert_;
-    result.numbers = expert_weight_;
   }
   return result;
 }
@@ -466,19 +479,19 @@ void Rig::call(Op op, RowRange rows, Result& result) {
       return ops_.cache_append(device_, {rows, kLayer, &attention_, b(Act::kv_raw), b(Act::index_k_raw)});
     case Op::index_select:
       return ops_.index_select(device_, {rows, kLayer, b(Act::index_q), b(Act::index_weight),
-                                         selected_.data(), n_selected_.data()});
+                                         b(Act::selected), b(Act::n_selected)});
     case Op::attend:
-      return ops_.attend(device_, {rows, kLayer, &attention_, b(Act::q), selected_.data(), n_selected_.data(),
+      return ops_.attend(device_, {rows, kLayer, &attention_, b(Act::q), b(Act::selected), b(Act::n_selected),
                                    b(Act::heads)});
     case Op::attend_all:
       return ops_.attend(device_, {rows, kLayer, &attention_, b(Act::q), nullptr, nullptr, b(Act::heads)});
     case Op::attn_out:
       return ops_.attn_out(device_, {rows, &attention_, b(Act::heads), b(Act::delta)});
     case Op::route:
-      return ops_.route(device_, {rows, &moe_, b(Act::h), expert_.data(), expert_weight_.data()});
+      return ops_.route(device_, {rows, &moe_, b(Act::h), b(Act::expert), b(Act::expert_weight)});
     case Op::experts:
       return ops_.experts(device_,
-                          {rows, &moe_, b(Act::h), expert_.data(), expert_weight_.data(), b(Act::delta)});
+                          {rows, &moe_, b(Act::h), b(Act::expert), b(Act::expert_weight), b(Act::delta)});
     case Op::ffn:
       return ops_.ffn(device_, {rows, &ffn_, b(Act::h), b(Act::delta)});
     case Op::mtp_in:
@@ -488,7 +501,7 @@ void Rig::call(Op op, RowRange rows, Result& result) {
       std::vector<int32_t> wanted(static_cast<size_t>(rows.count));
       std::iota(wanted.begin(), wanted.end(), rows.first);
       return ops_.logits(device_, {wanted.data(), rows.count, b(Act::x), b(Act::delta), weight_["norm"],
-                                   weight_["head"], result.numbers.data() + rows.first * w_.g.vocab_size});
+                                   weight_["head"], result.logits.data() + rows.first * w_.g.vocab_size});
     }
   }
 }

@@ -35,17 +35,15 @@ struct RowSet {
   bool only_selected = false;    // the cache holds NaN but for the latents that these rows select
 };
 
-// Values by row of the batch. Host arrays hold NaN or kUnwritten where an op wrote nothing, also past their
-// end.
+// Values by row of the batch. `logits` holds NaN where an op wrote nothing, also past its end.
 struct Result {
   std::map<Act, std::vector<float>> act, before;  // before: what the buffers held when the op was called
-  std::vector<int32_t> integers, counts;          // selected and n_selected, or experts
-  std::vector<float> numbers;                     // logits or routing weights
+  std::vector<float> logits;
   std::vector<std::vector<unsigned char>> pages;
 };
 
-inline constexpr int32_t kUnwritten = -77777;
-inline constexpr int32_t kLayer = 1;  // the cache layer that cases use; 0 and 2 stay poisoned
+inline constexpr int32_t kUnwritten = -77777;  // what buffers of integers hold instead of NaN
+inline constexpr int32_t kLayer = 1;           // the cache layer that cases use; 0 and 2 stay poisoned
 inline constexpr int32_t kMaxContext = 256;
 inline constexpr int32_t kPages = 16;
 
@@ -58,12 +56,17 @@ class World {
   std::vector<int32_t> token, next_token, position, sequence, page_table;
   int32_t sequences = 3, page_stride = kMaxContext / kPageTokens;
   std::map<Act, std::vector<float>> input;
-  std::vector<int32_t> selected, n_selected, expert;
-  std::vector<float> expert_weight;
   std::vector<std::vector<unsigned char>> pages;  // of kLayer; slots without a token hold NaN
   HostMatrix matrix(const std::string& name) const { return matrices_.at(name); }
 
   int64_t width(Act kind) const;
+  // Position i of what row r attends to, and how many there are.
+  int32_t selected(int32_t r, int32_t i) const {
+    return static_cast<int32_t>(input.at(Act::selected)[static_cast<size_t>(r * g.index_topk + i)]);
+  }
+  int32_t n_selected(int32_t r) const {
+    return static_cast<int32_t>(input.at(Act::n_selected)[static_cast<size_t>(r)]);
+  }
   RowSet all() const;
 
  private:
@@ -112,6 +115,8 @@ class Rig {
   Result run(Op op, const RowSet& set);
 
  private:
+  int32_t capacity() const { return w_.setup.rows + 1; }  // one row more than any batch has
+  float unwritten(Act kind) const;
   void poison();
   void fill_cache(Op op, const RowSet& set);
   void call(Op op, RowRange rows, Result& result);
@@ -131,8 +136,7 @@ class Rig {
   MoeWeights moe_;
   FfnWeights ffn_;
   MtpWeights mtp_;
-  std::vector<int32_t> next_token_, selected_, n_selected_, expert_;
-  std::vector<float> expert_weight_;
+  std::vector<int32_t> next_token_;
 };
 
 }  // namespace dsv::test

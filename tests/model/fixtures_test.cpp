@@ -88,7 +88,7 @@ class Model {
     LoadMonitor monitor;
     weights_ = checkpoint_->load(ops, device_.get(), monitor);
     forward_ = std::make_unique<Forward>(host_, ops, device_.get(), checkpoint_->config().geometry, weights_,
-                                         options.batch_rows, options.batch_rows);
+                                         options.batch_rows);
   }
 
   enum class Companion { none, beside };  // a second sequence with other tokens in the same batches

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -97,8 +98,6 @@ class Setup {
     store(Act::q, g.num_heads * g.qk_head_dim());
     store(Act::index_q, g.index_n_heads * g.index_head_dim);
     store(Act::index_weight, g.index_n_heads);
-    selected.resize(static_cast<size_t>(rows * g.index_topk));
-    n_selected.resize(static_cast<size_t>(rows));
   }
   ~Setup() { ops.close(device); }
   Setup(const Setup&) = delete;
@@ -109,16 +108,16 @@ class Setup {
                               layer,
                               ops.buffer(device, Act::index_q),
                               ops.buffer(device, Act::index_weight),
-                              selected.data(),
-                              n_selected.data()});
+                              ops.buffer(device, Act::selected),
+                              ops.buffer(device, Act::n_selected)});
   }
   void attend(int32_t layer) {
     ops.attend(device, {{0, rows_},
                         layer,
                         &weights[static_cast<size_t>(layer)],
                         ops.buffer(device, Act::q),
-                        selected.data(),
-                        n_selected.data(),
+                        ops.buffer(device, Act::selected),
+                        ops.buffer(device, Act::n_selected),
                         ops.buffer(device, Act::heads)});
   }
 
@@ -126,7 +125,11 @@ class Setup {
   const Geometry g = bench_geometry();
   Device* device = nullptr;
   std::vector<AttentionWeights> weights;
-  std::vector<int32_t> selected, n_selected;
+  double selected() const {  // positions, over all rows
+    std::vector<float> n(static_cast<size_t>(rows_));
+    ops.fetch(device, Act::n_selected, ops.buffer(device, Act::n_selected), {0, rows_}, n.data());
+    return std::accumulate(n.begin(), n.end(), 0.0);
+  }
 
  private:
   std::unique_ptr<Jobs> jobs_;
@@ -150,8 +153,7 @@ void attend(benchmark::State& state, const char* target) {
   for (auto _ : state) {
     for (int32_t layer = 0; layer < g.num_layers; ++layer) setup.attend(layer);
   }
-  double selected = 0;
-  for (const int32_t n : setup.n_selected) selected += n;
+  const double selected = setup.selected();
   const double heads = g.num_heads, rank = static_cast<double>(g.kv_lora_rank);
   const double weights = heads * static_cast<double>(g.qk_nope_head_dim + g.v_head_dim) * rank;
   rates(state, g.num_layers * (weights + 656 * selected),
