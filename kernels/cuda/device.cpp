@@ -417,9 +417,10 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(shared, layout.shared, scratch);
     make(ffn_tables, layout.ffn_tables, "tables of experts");
     upload(inv_freq, geometry.inv_freq.data(), layout.inv_freq);
-    if (selected) {  // attention reads ahead of knowing how many there are
-      Upload none(*this, selected);
-      none.zeros(layout.selected);
+    constexpr int kSelected = static_cast<int>(Act::selected);
+    if (act[kSelected]) {  // attention reads ahead of knowing how many there are
+      Upload none(*this, act[kSelected]);
+      none.zeros(layout.act[kSelected]);
       none.finish();
     }
   } catch (...) {
