@@ -105,10 +105,7 @@ struct Source {
 __device__ __forceinline__ void store_latent(Tile& tile, int token, int eighth, const Raw& raw, int quarter) {
   uint16_t* row = tile.latents + token * kLatentRow;
   uint32_t w[8];
-  e4m3x4_to_f16(raw.codes[quarter].x, w);
-  e4m3x4_to_f16(raw.codes[quarter].y, w + 2);
-  e4m3x4_to_f16(raw.codes[quarter].z, w + 4);
-  e4m3x4_to_f16(raw.codes[quarter].w, w + 6);
+  e4m3_to_f16(raw.codes[quarter], w);
   uint16_t* to = row + kPart * quarter + 16 * eighth;
   const int swap = eighth / 4;  // swapped() of these columns
   *reinterpret_cast<uint4*>(to + 8 * swap) = uint4{w[0], w[1], w[2], w[3]};

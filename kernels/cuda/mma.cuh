@@ -169,23 +169,42 @@ __device__ __forceinline__ void load_b(uint32_t* b, const uint16_t* matrix, int 
   load_transposed(b, matrix + lane % 16 * stride + (lane / 16 ^ swap) * 8);
 }
 
-// Four e4m3 codes as f16, which holds them all.
-__device__ __forceinline__ void e4m3x4_to_f16(uint32_t codes, uint32_t* out) {
+// Two bytes of a word as the upper halves of 16-bit values.
+template <int kLow, int kHigh>
+__device__ __forceinline__ uint32_t spread_bytes(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(word, 0, 0x404 | kLow << 4 | kHigh << 12);
+#else
+  return (word >> 8 * kLow & 0xFF) << 8 | (word >> 8 * kHigh & 0xFF) << 24;
+#endif
+}
+
+// Sixteen e4m3 codes as f16, which holds them all.
+__device__ __forceinline__ void e4m3_to_f16(const uint4& codes, uint32_t* out) {
+  const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.rn.f16x2.e4m3x2 %0, a; cvt.rn.f16x2.e4m3x2 %1, b; }"
-      : "=r"(out[0]), "=r"(out[1])
-      : "r"(codes));
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.rn.f16x2.e4m3x2 %0, a; cvt.rn.f16x2.e4m3x2 %1, b; }"
+        : "=r"(out[2 * i]), "=r"(out[2 * i + 1])
+        : "r"(words[i]));
+  }
 #else
   // Exponent and mantissa where f16 has them, 8 too small, which a product with 2^8 mends, subnormals
   // included.
-  const uint32_t low = (codes & 0xFF) << 8 | (codes & 0xFF00) << 16;
-  const uint32_t high = (codes >> 8 & 0xFF00) | (codes & 0xFF000000u);
   constexpr uint32_t kSign = 0x80008000u, kRest = 0x3F803F80u, k256 = 0x5C005C00u;
-  out[0] = mul_f16((low & kSign) | (low >> 1 & kRest), k256);
-  out[1] = mul_f16((high & kSign) | (high >> 1 & kRest), k256);
-  if ((((codes & 0x7F7F7F7Fu) + 0x01010101u) & 0x80808080u) == 0) return;
-  for (int i = 0; i < 4; ++i) {  // NaN
-    if ((codes >> 8 * i & 0x7F) == 0x7F) out[i / 2] |= 0x7FFFu << 16 * (i % 2);
+  uint32_t nan = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t low = spread_bytes<0, 1>(words[i]), high = spread_bytes<2, 3>(words[i]);
+    out[2 * i] = mul_f16((low & kSign) | (low >> 1 & kRest), k256);
+    out[2 * i + 1] = mul_f16((high & kSign) | (high >> 1 & kRest), k256);
+    nan |= (words[i] & 0x7F7F7F7Fu) + 0x01010101u;
+  }
+  if ((nan & 0x80808080u) == 0) return;
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    if ((words[i / 4] >> 8 * (i % 4) & 0x7F) == 0x7F) out[i / 2] |= 0x7FFFu << 16 * (i % 2);
   }
 #endif
 }
