@@ -4,7 +4,7 @@
 // upload: two synchronisations a layer that the op table asks for.
 #include <algorithm>
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/linear_ops.h"
 
 namespace dsv::cuda {
 
@@ -54,8 +54,7 @@ void attend(Device* handle, const AttendArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
   const WeightView& kv_b = cuda_weight(args.weights->kv_b).view;
-  const int64_t rank = g.kv_lora_rank, width = padded(rank), per_head = g.qk_nope_head_dim + g.v_head_dim;
-  const int64_t topk = g.index_topk, v_dim = g.num_heads * g.v_head_dim;
+  const int64_t per_head = g.qk_nope_head_dim + g.v_head_dim, topk = g.index_topk;
   for_tiles(args.rows, d.tile.attend, [&](int32_t first, int32_t count) {
     int32_t splits = 1;
     for (int32_t r = first; r < first + count; ++r) {
@@ -75,10 +74,7 @@ void attend(Device* handle, const AttendArgs& args) {
          args.selected ? d.n_selected : nullptr, g.index_topk, splits, q, g.qk_head_dim(), d.q_abs,
          static_cast<float>(g.softmax_scale), d.partial, d.official(), d.mixed},
         d.stream());
-    launch_linear(
-        {count, kv_b, d.mixed, g.num_heads * width, d.row_of(Act::heads, args.heads, first), v_dim,
-         g.v_head_dim, 1, d.official(), g.num_heads, per_head, g.qk_nope_head_dim, g.v_head_dim, width},
-        d.stream());
+    apply_values(d, args.weights->kv_b, count, d.mixed, d.row_of(Act::heads, args.heads, first));
   });
 }
 
