@@ -1,10 +1,10 @@
 // Linears and SwiGLU for many rows of input: tiles of outputs by rows, blocks of columns through shared
 // memory.
 //
-// Bound: the tensor cores, which mma.sync drives at about 60% of their rate on Hopper (some 600 TFLOP/s) and
-// fully before; below some 200 rows the weight's bytes. A warp's 64 x 32 tile reads (64 + 32) * 16 bytes of
-// shared memory for an mma step of 65 kFLOP: half of what the memory gives. From L2 a block of 128 x 128
-// reads 32 KB a block of columns (4.2 MFLOP): 4.7 TB/s at 600 TFLOP/s.
+// Bound: the tensor cores, which mma.sync drives at an expected 60% of their rate on Hopper (some 600
+// TFLOP/s) and fully before; below some 200 rows the weight's bytes. A warp's 64 x 32 tile reads (64 + 32) *
+// 16 bytes of shared memory for an mma step of 65 kFLOP: half of what the memory gives. From L2 a block of
+// 128 x 128 reads 32 KB a block of columns (4.2 MFLOP): 4.7 TB/s at 600 TFLOP/s.
 #include "kernels/cuda/tensor.cuh"
 
 namespace dsv::cuda {
