@@ -10,7 +10,7 @@
 namespace dsv::cuda {
 namespace {
 
-constexpr int kMaxWarps = 8;
+[[maybe_unused]] constexpr int kMaxWarps = 8;
 
 // Blocks that a warp has under way: as many as the registers hold.
 constexpr int few_depth(int tiles, int groups) { return tiles * groups == 1 ? 3 : groups == 4 ? 1 : 2; }
