@@ -310,17 +310,23 @@ Layout::Layout(const DeviceOptions& o) {
   const int64_t mixed_row = 4 * g.num_heads * padded(g.kv_lora_rank);
   const int64_t partial_row = 4 * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
   const int64_t score_row = 4 * int64_t{page_stride} * kPageTokens;
-  tile.rows = std::min(o.batch_rows, 256);
+  // Every tile of a long batch reads all experts again, so tiles are as long as 1 GB of scratch allows.
+  const int64_t widest = std::max({2 * d, g.q_lora_rank, g.num_heads * g.v_head_dim});
+  const int64_t top = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
+  tile.rows =
+      rows_in(int64_t{1} << 30,
+              2 * packed_bytes(1, widest) + top * (4 * d + 3 * packed_bytes(1, g.moe_intermediate_size)),
+              o.batch_rows);
   tile.split = rows_in(int64_t{64} << 20, q_abs_row + mixed_row + partial_row, tile.rows);
   tile.attend = mma ? rows_in(int64_t{128} << 20, q_abs_row + mixed_row, tile.rows) : tile.split;
   tile.select = rows_in(int64_t{32} << 20, score_row, tile.rows);
   tile.logits = rows_in(int64_t{16} << 20, 4 * g.vocab_size, tile.rows);
 
-  const bool fp8_index = o.precision == Precision::official;
+  const bool official = o.precision == Precision::official;
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
     const auto act_kind = static_cast<Act>(kind);
     act_row[kind] = 4 * row_values(g, act_kind);
-    if (act_kind == Act::index_q && fp8_index) {
+    if (act_kind == Act::index_q && official) {
       act_row[kind] = round_up(index_dim(g), 4) + 4 * int64_t{g.index_n_heads};
     }
     if (act_kind != Act::mtp_x || o.with_mtp) act[kind] = rows * act_row[kind];
@@ -330,7 +336,7 @@ Layout::Layout(const DeviceOptions& o) {
   inv_freq = 8 * (g.qk_rope_head_dim / 2);
   angles = 4 * rows * (g.qk_rope_head_dim / 2);
   const int64_t t = tile.rows;
-  packed = packed_bytes(t, std::max({2 * d, g.q_lora_rank, g.num_heads * g.v_head_dim}));
+  packed = packed_bytes(t, widest);
   wide = 4 * t * std::max({index_dim(g), 2 * d, int64_t{g.n_routed_experts}});
   logits = 4 * tile.logits * g.vocab_size;
   if (g.has_indexer()) {
@@ -339,9 +345,10 @@ Layout::Layout(const DeviceOptions& o) {
   }
   q_abs = tile.attend * q_abs_row;
   mixed = tile.attend * mixed_row;
+  if (official) mixed_codes = tile.attend * packed_pitch(g.num_heads * g.kv_lora_rank, Rounding::bf16);
   partial = tile.split * partial_row;
 
-  const int64_t k = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0, pairs = std::max<int64_t>(t * k, t);
+  const int64_t k = top, pairs = std::max<int64_t>(t * k, t);
   const int64_t dense = std::max(g.intermediate_size, g.shared_intermediate_size());
   inner = 4 * std::max(t * k * g.moe_intermediate_size, t * dense);
   inner_packed = std::max(packed_bytes(t * k, g.moe_intermediate_size), packed_bytes(t, dense));
@@ -363,8 +370,8 @@ int64_t Layout::total() const {
   int64_t sum = 0;
   for (const int64_t bytes : act) sum += bytes;
   return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + scores +
-         q_abs + mixed + partial + top_k + pair_row + pair_of + tiles + n_tiles + inner + 2 * inner_packed +
-         outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
+         q_abs + mixed + mixed_codes + partial + top_k + pair_row + pair_of + tiles + n_tiles + inner +
+         2 * inner_packed + outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
 }
 
 CudaDevice::CudaDevice(const DeviceOptions& o)
@@ -405,6 +412,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(scores, layout.scores, scratch);
     make(q_abs, layout.q_abs, scratch);
     make(mixed, layout.mixed, scratch);
+    make(mixed_codes, layout.mixed_codes, scratch);
     make(partial, layout.partial, scratch);
     make(top_k_scratch, layout.top_k, scratch);
     make(pair_row, layout.pair_row, scratch);

@@ -47,7 +47,7 @@ struct Layout {
   int64_t wide = 0;    // [tile.rows, widest of: index_q, 2 D, experts]
   int64_t logits = 0;  // [tile.logits, V]
   int64_t scores = 0;
-  int64_t q_abs = 0, mixed = 0, partial = 0;
+  int64_t q_abs = 0, mixed = 0, mixed_codes = 0, partial = 0;
   int64_t top_k = 0;
   int64_t pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
   int64_t inner = 0;         // [pairs, I]
@@ -68,6 +68,7 @@ struct CudaDevice {
   Layout layout;
 
   unsigned char* act[static_cast<int>(Act::count)] = {};
+  unsigned char* mixed_codes = nullptr;
   unsigned char* kv_pool = nullptr;  // [layers] of { latent [kv_pages][64][row], index [kv_pages][page] }
   int32_t *token = nullptr, *position = nullptr, *sequence = nullptr, *page_table = nullptr;
   int32_t *next_token = nullptr, *row = nullptr;

@@ -355,7 +355,9 @@ inline constexpr int tensor_splits(int64_t outputs, int64_t row_bytes) {
 }
 
 enum class TensorKind : int32_t { linear, swiglu, down };
-// FP8 weights with e4m3 input or bf16 ones with bf16 input, on the tensor cores.
+enum class TensorFormat : int32_t { e4m3, bf16, mixed };  // mixed: FP8 weight, bf16 input
+// FP8 weights with e4m3 input, bf16 ones with bf16 input, or a linear's FP8 weight with bf16 input (tiles of
+// 64 rows at most), on the tensor cores.
 //   linear: y[r, o] = factor * W x_r            down: y[p] = ffn.down x_p
 //   swiglu: y[p] = silu(gate x[row of p]) * up x[row of p]
 // FFNs: pairs are those of `tiles`; with tiles null, row r is pair r and all are of ffn[0].
@@ -376,7 +378,15 @@ struct TensorArgs {
   int64_t y_stride;
   float factor;
   bool to_bf16;  // round y
+  // A linear's weight may be many, each for its own part of x and y: y[r, g, o] = W[g * group_rows +
+  // first_row + o] x[r, g]. Both are multiples of 128, and a part of x is whole blocks.
+  int32_t groups = 1;
+  int64_t group_rows = 0, first_row = 0;
+  int64_t x_group = 0, y_group = 0;  // bytes, values
 };
+inline TensorFormat tensor_format(const TensorArgs& a) {
+  return a.dtype == Dtype::bf16 ? TensorFormat::bf16 : a.x.scale ? TensorFormat::e4m3 : TensorFormat::mixed;
+}
 // Tiles of 8, 16 or 32 rows, and of 64 or 128: one K order, so the same bits.
 inline constexpr int32_t kFewRows = 32;
 void launch_tensor_few(const TensorArgs&, Stream);

@@ -1,9 +1,9 @@
 // Linear layers on the FP32 units.
 //
-// linear_kernel serves what the tensor cores cannot do in the same numbers: `exact` precision, f16 and f32
-// weights, and kv_b, whose FP8 weight meets bf16 input. Bound for R <= 8 rows: the weight's bytes, read once.
-// Inputs come from L1: each lane reads 4 bytes of input a weight byte and row, so from R = 2 on L1's 128
-// bytes a clock and the conversions, not memory, set the time. More rows take a pass each 8.
+// linear_kernel serves what the tensor cores do not: `exact` precision, f16 and f32 weights, and W_v of odd
+// sizes. Bound for R <= 8 rows: the weight's bytes, read once. Inputs come from L1: each lane reads 4 bytes
+// of input a weight byte and row, so from R = 2 on L1's 128 bytes a clock and the conversions, not memory,
+// set the time. More rows take a pass each 8.
 #include "kernels/cuda/dot.cuh"
 
 namespace dsv::cuda {

@@ -10,7 +10,7 @@
 namespace dsv::cuda {
 namespace {
 
-constexpr int kMaxWarps = 8;
+[[maybe_unused]] constexpr int kMaxWarps = 8;
 
 // Blocks that a warp has under way: as many as the registers hold.
 constexpr int few_depth(int tiles, int groups) { return tiles * groups == 1 ? 3 : groups == 4 ? 1 : 2; }
@@ -22,16 +22,17 @@ struct FewArgs {
 
 // Grid: x outputs, y tiles of kGroups * 8 rows of input. A warp of the block has one split of one slot:
 // kTiles * 16 outputs, or for SwiGLU 16 of gate and the same of up.
-template <Dtype kDtype, bool kSwiglu, int kTiles, int kGroups>
-__global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1) few_kernel(FewArgs args) {
+template <TensorFormat kFormat, bool kSwiglu, int kTiles, int kGroups>
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups* input_chunks(kFormat) <= 2 ? 2 : 1)
+    few_kernel(FewArgs args) {
   static_assert(!kSwiglu || kTiles == 2);
   constexpr int kDepth = few_depth(kTiles, kGroups);
   constexpr int kOutputs = kSwiglu ? kMmaRows : kTiles * kMmaRows;
   constexpr int kSlotSums = kTiles * kMmaRows * kGroups * kMmaCols;
-  constexpr bool kScaled = kDtype == Dtype::f8_e4m3;
+  constexpr int kInputChunks = input_chunks(kFormat);
   const TensorArgs& a = args.a;
   TensorTile tile;
-  if (!tensor_tile(a, static_cast<int32_t>(blockIdx.y), &tile)) return;
+  if (!tensor_tile(a, static_cast<int32_t>(blockIdx.y), blockIdx.z, &tile)) return;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   const int splits = args.splits, slots = static_cast<int>(blockDim.x) / kWarp / splits;
   const int split = warp % splits;
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1
     const auto row = [&](int64_t r) { return r < a.outputs ? r : a.outputs - 1; };
     w[m] = view.data + row(first + g) * view.pitch + 16 * t;
     w_next[m] = static_cast<int>((row(first + g + 8) - row(first + g)) * view.pitch);
-    if constexpr (kScaled) {
+    if constexpr (weight_scaled(kFormat)) {
       w_scale[m] = view.scale + (first < a.outputs ? first : a.outputs - 1) / kQuantBlock * view.scale_cols;
     }
   }
@@ -57,8 +58,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
     const int i = n * kMmaCols + g;
-    x[n] = i < tile.count ? a.x.data + input_row(a, tile, i) * a.x.pitch + 16 * t : nullptr;
-    if constexpr (kScaled) {
+    x[n] = i < tile.count ? tile.x + input_row(a, tile, i) * a.x.pitch + kInputChunks * 16 * t : nullptr;
+    if constexpr (input_scaled(kFormat)) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const int column = n * kMmaCols + 2 * t + c;
@@ -70,7 +71,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1
 
   const int chunks = static_cast<int>(tile.weight.pitch / 16), blocks = tensor_blocks(tile.weight.pitch);
   const int first_block = blocks * split / splits, last_block = blocks * (split + 1) / splits;
-  uint4 w_raw[kDepth][kUnits][kTiles][2], x_raw[kDepth][kUnits][kGroups];
+  uint4 w_raw[kDepth][kUnits][kTiles][2], x_raw[kDepth][kUnits][kGroups][kInputChunks];
   float w_factor[kDepth][kTiles], x_factor[kDepth][kGroups][2];
   const auto load = [&](int d, int block) {
     const uint4 zero = {0, 0, 0, 0};
@@ -85,12 +86,18 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1
       }
 #pragma unroll
       for (int n = 0; n < kGroups; ++n) {
-        x_raw[d][u][n] = x[n] ? *reinterpret_cast<const uint4*>(x[n] + at) : zero;
+#pragma unroll
+        for (int c = 0; c < kInputChunks; ++c) {
+          x_raw[d][u][n][c] =
+              x[n] ? *reinterpret_cast<const uint4*>(x[n] + kInputChunks * at + 16 * c) : zero;
+        }
       }
     }
-    if constexpr (kScaled) {
+    if constexpr (weight_scaled(kFormat)) {
 #pragma unroll
       for (int m = 0; m < kTiles; ++m) w_factor[d][m] = w_scale[m][block];
+    }
+    if constexpr (input_scaled(kFormat)) {
 #pragma unroll
       for (int n = 0; n < kGroups; ++n) {
         x_factor[d][n][0] = a.x.scale[x_scale[n][0] + block];
@@ -109,18 +116,18 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1
       if (block + d >= last_block) break;
 #pragma unroll
       for (int u = 0; u < kUnits; ++u) {
-        Operand<kDtype> b[kGroups];
+        Operand<kFormat> b[kGroups];
 #pragma unroll
-        for (int n = 0; n < kGroups; ++n) b[n].set(x_raw[d][u][n]);
+        for (int n = 0; n < kGroups; ++n) b[n].set_input(x_raw[d][u][n]);
 #pragma unroll
         for (int m = 0; m < kTiles; ++m) {
-          Operand<kDtype> a0, a1;
-          a0.set(w_raw[d][u][m][0]);
-          a1.set(w_raw[d][u][m][1]);
+          Operand<kFormat> a0, a1;
+          a0.set_weight(w_raw[d][u][m][0]);
+          a1.set_weight(w_raw[d][u][m][1]);
 #pragma unroll
-          for (int j = 0; j < Operand<kDtype>::kSteps; ++j) {
+          for (int j = 0; j < Operand<kFormat>::kSteps; ++j) {
 #pragma unroll
-            for (int n = 0; n < kGroups; ++n) add_step<kDtype>(sums[m][n], a0, a1, b[n], j);
+            for (int n = 0; n < kGroups; ++n) add_step<kFormat>(sums[m][n], a0, a1, b[n], j);
           }
         }
       }
@@ -128,7 +135,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1
       for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
         for (int n = 0; n < kGroups; ++n) {
-          end_block<kDtype>(part[m][n], sums[m][n], w_factor[d][m], x_factor[d][n][0], x_factor[d][n][1]);
+          end_block<kFormat>(part[m][n], sums[m][n], w_factor[d][m], x_factor[d][n][0], x_factor[d][n][1]);
         }
       }
       if (block + d + kDepth < last_block) load(d, block + d + kDepth);
@@ -160,42 +167,49 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups <= 2 ? 2 : 1
       for (int s = 0; s < splits; ++s) sum += at[s * kSlotSums];
       return sum;
     };
-    store_output(a, tile.begin + column, output, kSwiglu ? swiglu(total(0), total(1)) : total(o / kMmaRows));
+    store_output(a, tile, column, output, kSwiglu ? swiglu(total(0), total(1)) : total(o / kMmaRows));
   }
 }
 
-template <Dtype kDtype, bool kSwiglu, int kTiles, int kGroups>
+template <TensorFormat kFormat, bool kSwiglu, int kTiles, int kGroups>
 void launch_few(const TensorArgs& a, Stream stream) {
-  const int splits = tensor_splits(a.outputs, a.pitch);
+  const int splits = tensor_splits(a.outputs * a.groups, a.pitch);
   const int warps = splits > 4 ? splits : 4, slots = warps / splits;
   const int64_t per_block = slots * (kSwiglu ? kMmaRows : kTiles * kMmaRows);
-  launch(few_kernel<kDtype, kSwiglu, kTiles, kGroups>,
-         {(a.outputs + per_block - 1) / per_block, a.tile_bound}, warps * kWarp,
+  launch(few_kernel<kFormat, kSwiglu, kTiles, kGroups>,
+         {(a.outputs + per_block - 1) / per_block, a.tile_bound, a.groups}, warps * kWarp,
          int64_t{4} * warps * kTiles * kMmaRows * kGroups * kMmaCols, stream, FewArgs{a, splits});
 }
 
-template <Dtype kDtype, int kGroups>
+template <TensorFormat kFormat, int kGroups>
 void launch_kind(const TensorArgs& a, Stream stream) {
-  if (a.kind == TensorKind::swiglu) return launch_few<kDtype, true, 2, kGroups>(a, stream);
-  // 32 outputs a warp share the input, if enough warps remain.
-  const bool wide = a.outputs / 32 * tensor_splits(a.outputs, a.pitch) * a.tile_bound >= 700;
-  if (wide) return launch_few<kDtype, false, 2, kGroups>(a, stream);
-  launch_few<kDtype, false, 1, kGroups>(a, stream);
+  if constexpr (kFormat == TensorFormat::mixed) {
+    return launch_few<kFormat, false, 1, kGroups>(a, stream);
+  } else {
+    if (a.kind == TensorKind::swiglu) return launch_few<kFormat, true, 2, kGroups>(a, stream);
+    // 32 outputs a warp share the input, if enough warps remain.
+    const int64_t outputs = a.outputs * a.groups;
+    const bool wide = outputs / 32 * tensor_splits(outputs, a.pitch) * a.tile_bound >= 700;
+    if (wide) return launch_few<kFormat, false, 2, kGroups>(a, stream);
+    launch_few<kFormat, false, 1, kGroups>(a, stream);
+  }
 }
 
-template <Dtype kDtype>
+template <TensorFormat kFormat>
 void launch_groups(const TensorArgs& a, Stream stream) {
-  if (a.tile_rows <= 8) return launch_kind<kDtype, 1>(a, stream);
-  if (a.tile_rows <= 16) return launch_kind<kDtype, 2>(a, stream);
-  launch_kind<kDtype, 4>(a, stream);
+  if (a.tile_rows <= 8) return launch_kind<kFormat, 1>(a, stream);
+  if (a.tile_rows <= 16) return launch_kind<kFormat, 2>(a, stream);
+  launch_kind<kFormat, 4>(a, stream);
 }
 
 }  // namespace
 
 void launch_tensor_few(const TensorArgs& a, Stream stream) {
   static_assert(kFewRows == 32);
-  if (a.dtype == Dtype::bf16) return launch_groups<Dtype::bf16>(a, stream);
-  launch_groups<Dtype::f8_e4m3>(a, stream);
+  const TensorFormat format = tensor_format(a);
+  if (format == TensorFormat::e4m3) return launch_groups<TensorFormat::e4m3>(a, stream);
+  if (format == TensorFormat::bf16) return launch_groups<TensorFormat::bf16>(a, stream);
+  launch_groups<TensorFormat::mixed>(a, stream);
 }
 
 }  // namespace dsv::cuda

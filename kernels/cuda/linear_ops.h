@@ -48,4 +48,7 @@ class PackedInput {
   InputForm form_[2];  // what memory_ holds
 };
 
+// heads[r] = W_v mixed[r] for every head, from attention's mixed latents: [rows, heads, padded(rank)].
+void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads);
+
 }  // namespace dsv::cuda

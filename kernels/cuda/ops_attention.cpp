@@ -1,7 +1,7 @@
 // The cache, selection and attention.
 #include <algorithm>
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/linear_ops.h"
 
 namespace dsv::cuda {
 
@@ -47,8 +47,7 @@ void attend(Device* handle, const AttendArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
   const WeightView& kv_b = cuda_weight(args.weights->kv_b).view;
-  const int64_t rank = g.kv_lora_rank, width = padded(rank), per_head = g.qk_nope_head_dim + g.v_head_dim;
-  const int64_t v_dim = g.num_heads * g.v_head_dim;
+  const int64_t rank = g.kv_lora_rank, per_head = g.qk_nope_head_dim + g.v_head_dim;
   if (args.rows.count == 0) return;
   const int32_t* position = d.host_position.data() + args.rows.first;
   // Positions that a row has at most: how many it has is known on the device.
@@ -69,10 +68,7 @@ void attend(Device* handle, const AttendArgs& args) {
         {count, g.num_heads, d.step(first), d.cache(args.layer), selected, n_selected, g.index_topk, splits,
          q, g.qk_head_dim(), d.q_abs, static_cast<float>(g.softmax_scale), d.partial, d.official(), d.mixed},
         d.stream());
-    launch_linear(
-        {count, kv_b, d.mixed, g.num_heads * width, d.row_of(Act::heads, args.heads, first), v_dim,
-         g.v_head_dim, 1, d.official(), g.num_heads, per_head, g.qk_nope_head_dim, g.v_head_dim, width},
-        d.stream());
+    apply_values(d, args.weights->kv_b, count, d.mixed, d.row_of(Act::heads, args.heads, first));
   });
 }
 

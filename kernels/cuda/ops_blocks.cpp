@@ -50,6 +50,45 @@ PackedPair PackedInput::pair(bool fp8, bool other) {
   return {fp8 ? packed({Rounding::e4m3, false}) : nullptr, other ? packed({Rounding::bf16, false}) : nullptr};
 }
 
+void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads) {
+  const Geometry& g = d.geometry;
+  const WeightView& w = cuda_weight(kv_b).view;
+  const int64_t rank = g.kv_lora_rank, width = padded(rank), v = g.v_head_dim, v_dim = g.num_heads * v;
+  const int64_t per_head = g.qk_nope_head_dim + v, first = g.qk_nope_head_dim, cols = g.num_heads * rank;
+  const bool whole = rank % 128 == 0 && per_head % 128 == 0 && first % 128 == 0;
+  if (!d.official() || !whole || (w.dtype != Dtype::f8_e4m3 && w.dtype != Dtype::bf16)) {
+    return launch_linear({rows, w, mixed, g.num_heads * width, heads, v_dim, v, 1, d.official(), g.num_heads,
+                          per_head, first, v, width},
+                         d.stream());
+  }
+  launch_pack_codes({rows, cols, mixed, cols, Rounding::bf16, false, d.mixed_codes}, d.stream());
+  const int32_t tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, v),
+                tiles = (rows + tile_rows - 1) / tile_rows;
+  launch_tensor({TensorKind::linear,
+                 w.dtype,
+                 rows,
+                 packed_rows(d.mixed_codes, rows, cols, Rounding::bf16),
+                 w,
+                 nullptr,
+                 nullptr,
+                 nullptr,
+                 nullptr,
+                 tiles,
+                 tile_rows,
+                 v,
+                 w.pitch,
+                 heads,
+                 v_dim,
+                 1,
+                 true,
+                 g.num_heads,
+                 per_head,
+                 first,
+                 2 * rank,
+                 v},
+                d.stream());
+}
+
 void embed(Device* device, const EmbedArgs& args) {
   const CudaDevice& d = cuda_device(device);
   const int32_t first = args.rows.first;

@@ -9,6 +9,8 @@
 // Weights are the 16 x 16 operand and inputs the 16 x 8 one, so few rows waste little. An mma does not care
 // which columns its 16 are, as long as both operands agree: a lane takes 16 consecutive bytes of its row,
 // four lanes 64 bytes (a unit), and word j of each is an mma's (FP8), or words 2 j and 2 j + 1 are (bf16).
+//
+// e4m3 with e4m3 is multiplied as f16; FP8 weights with bf16 input (kv_b) as bf16, which holds e4m3 as well.
 #pragma once
 
 #include "kernels/cuda/cuda.h"
@@ -45,7 +47,13 @@ inline void e4m3x4_to_f16(uint32_t codes, uint32_t& low, uint32_t& high) {
   high = half(2) | half(3) << 16;
 }
 
-template <Dtype kDtype>
+inline void e4m3x4_to_bf16(uint32_t codes, uint32_t& low, uint32_t& high) {
+  const auto code = [&](int i) { return uint32_t{float_to_bf16(e4m3_to_float(codes >> 8 * i & 0xFF))}; };
+  low = code(0) | code(1) << 16;
+  high = code(2) | code(3) << 16;
+}
+
+template <TensorFormat kFormat>
 void mma(MmaSums& sums, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   uint32_t words[6][kWarp];
   for (int i = 0; i < 6; ++i) {
@@ -53,7 +61,7 @@ void mma(MmaSums& sums, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   }
   const auto value = [](uint32_t word, int k) {
     const auto code = static_cast<uint16_t>(word >> 16 * (k % 2));
-    return kDtype == Dtype::bf16 ? bf16_to_float(code) : f16_to_float(code);
+    return kFormat == TensorFormat::e4m3 ? f16_to_float(code) : bf16_to_float(code);
   };
   const unsigned g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   for (unsigned i = 0; i < 4; ++i) {
@@ -111,9 +119,18 @@ __device__ __forceinline__ void e4m3x4_to_f16(uint32_t codes, uint32_t& low, uin
 #endif
 }
 
-template <Dtype kDtype>
+// The same as bf16: the code's bits in bf16's places are the value * 2^-120.
+__device__ __forceinline__ void e4m3x4_to_bf16(uint32_t codes, uint32_t& low, uint32_t& high) {
+  const uint32_t two = __byte_perm(codes, 0, 0x1404), other = __byte_perm(codes, 0, 0x3424);
+  low = (two & 0x80008000u) | (two & 0x7F007F00u) >> 4;
+  high = (other & 0x80008000u) | (other & 0x7F007F00u) >> 4;
+  asm("fma.rn.bf16x2 %0, %0, %1, %2;" : "+r"(low) : "r"(0x7B807B80u), "r"(0x80008000u));
+  asm("fma.rn.bf16x2 %0, %0, %1, %2;" : "+r"(high) : "r"(0x7B807B80u), "r"(0x80008000u));
+}
+
+template <TensorFormat kFormat>
 __device__ __forceinline__ void mma(MmaSums& s, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  if constexpr (kDtype == Dtype::bf16) {
+  if constexpr (kFormat != TensorFormat::e4m3) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(s.value[0]), "+f"(s.value[1]), "+f"(s.value[2]), "+f"(s.value[3])
@@ -128,42 +145,60 @@ __device__ __forceinline__ void mma(MmaSums& s, const uint32_t (&a)[4], const ui
 
 #endif
 
-// A lane's 16 bytes of a row, unit by unit, as words of mma operands.
-template <Dtype kDtype>
-struct Operand {
-  static constexpr int kSteps = kDtype == Dtype::bf16 ? 2 : 4;  // mmas of a unit
-  uint32_t low[kSteps], high[kSteps];                           // columns 0 to 7, and 8 to 15
+inline constexpr bool weight_scaled(TensorFormat f) { return f != TensorFormat::bf16; }
+inline constexpr bool input_scaled(TensorFormat f) { return f == TensorFormat::e4m3; }
+// 16-byte chunks of input that go with one of the weight.
+inline constexpr int input_chunks(TensorFormat f) { return f == TensorFormat::mixed ? 2 : 1; }
 
-  __device__ __forceinline__ void set(const uint4& raw) {
-    if constexpr (kDtype == Dtype::bf16) {
-      low[0] = raw.x, high[0] = raw.y, low[1] = raw.z, high[1] = raw.w;
+// A lane's columns of a unit, as words of mma operands.
+template <TensorFormat kFormat>
+struct Operand {
+  static constexpr int kSteps = kFormat == TensorFormat::bf16 ? 2 : 4;  // mmas of a unit
+  uint32_t low[kSteps], high[kSteps];                                   // columns 0 to 7, and 8 to 15
+
+  __device__ __forceinline__ void set_weight(const uint4& raw) {
+    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j) {
+      if constexpr (kFormat == TensorFormat::bf16) {
+        low[j] = words[2 * j], high[j] = words[2 * j + 1];
+      } else if constexpr (kFormat == TensorFormat::mixed) {
+        e4m3x4_to_bf16(words[j], low[j], high[j]);
+      } else {
+        e4m3x4_to_f16(words[j], low[j], high[j]);
+      }
+    }
+  }
+  __device__ __forceinline__ void set_input(const uint4 (&raw)[input_chunks(kFormat)]) {
+    if constexpr (kFormat == TensorFormat::mixed) {
+      low[0] = raw[0].x, high[0] = raw[0].y, low[1] = raw[0].z, high[1] = raw[0].w;
+      low[2] = raw[1].x, high[2] = raw[1].y, low[3] = raw[1].z, high[3] = raw[1].w;
     } else {
-      e4m3x4_to_f16(raw.x, low[0], high[0]);
-      e4m3x4_to_f16(raw.y, low[1], high[1]);
-      e4m3x4_to_f16(raw.z, low[2], high[2]);
-      e4m3x4_to_f16(raw.w, low[3], high[3]);
+      set_weight(raw[0]);
     }
   }
 };
 
 // Mma j of a unit: outputs from rows g and g + 8 of a, rows of input from row g of b. In order, all kSteps.
-template <Dtype kDtype>
-__device__ __forceinline__ void add_step(MmaSums& sums, const Operand<kDtype>& a0, const Operand<kDtype>& a1,
-                                         const Operand<kDtype>& b, int j) {
+template <TensorFormat kFormat>
+__device__ __forceinline__ void add_step(MmaSums& sums, const Operand<kFormat>& a0,
+                                         const Operand<kFormat>& a1, const Operand<kFormat>& b, int j) {
   const uint32_t a[4] = {a0.low[j], a1.low[j], a0.high[j], a1.high[j]}, two[2] = {b.low[j], b.high[j]};
-  mma<kDtype>(sums, a, two);
+  mma<kFormat>(sums, a, two);
 }
 
 // part += sums, scaled if the weight is FP8; sums = 0: the end of a block.
-template <Dtype kDtype>
+template <TensorFormat kFormat>
 __device__ __forceinline__ void end_block(MmaSums& part, MmaSums& sums, float weight_scale, float x_scale0,
                                           float x_scale1) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if constexpr (kDtype == Dtype::f8_e4m3) {
-      part.value[i] = fmaf(sums.value[i], weight_scale * (i % 2 ? x_scale1 : x_scale0), part.value[i]);
-    } else {
+    if constexpr (kFormat == TensorFormat::bf16) {
       part.value[i] += sums.value[i];
+    } else if constexpr (kFormat == TensorFormat::mixed) {
+      part.value[i] = fmaf(sums.value[i], weight_scale, part.value[i]);
+    } else {
+      part.value[i] = fmaf(sums.value[i], weight_scale * (i % 2 ? x_scale1 : x_scale0), part.value[i]);
     }
     sums.value[i] = 0;
   }
@@ -171,11 +206,14 @@ __device__ __forceinline__ void end_block(MmaSums& part, MmaSums& sums, float we
 
 // What a block of threads works on: some outputs of a weight, or of one expert's, for some rows of input.
 struct TensorTile {
-  WeightView weight, up;  // up only for SwiGLU
-  int32_t begin, count;   // rows of y
+  WeightView weight, up;   // up only for SwiGLU
+  int32_t begin, count;    // rows of y
+  const unsigned char* x;  // codes of row 0
+  float* y;
 };
 
-__device__ __forceinline__ bool tensor_tile(const TensorArgs& a, int32_t at, TensorTile* tile) {
+__device__ __forceinline__ bool tensor_tile(const TensorArgs& a, int32_t at, int64_t group,
+                                            TensorTile* tile) {
   int32_t expert = 0;
   if (a.tiles) {
     const ExpertTile t = a.tiles[at];  // has tile_bound elements: read beside n_tiles, not after it
@@ -185,8 +223,13 @@ __device__ __forceinline__ bool tensor_tile(const TensorArgs& a, int32_t at, Ten
     tile->begin = at * a.tile_rows;
     tile->count = a.rows - tile->begin < a.tile_rows ? a.rows - tile->begin : a.tile_rows;
   }
+  tile->x = a.x.data + group * a.x_group;
+  tile->y = a.y + group * a.y_group;
   if (a.kind == TensorKind::linear) {
+    const int64_t first = group * a.group_rows + a.first_row;
     tile->weight = a.weight;
+    tile->weight.data += first * a.weight.pitch;
+    if (a.weight.scale) tile->weight.scale += first / kQuantBlock * a.weight.scale_cols;
   } else if (a.kind == TensorKind::down) {
     tile->weight = a.ffn[expert].down;
   } else {
@@ -203,9 +246,10 @@ __device__ __forceinline__ int64_t input_row(const TensorArgs& a, const TensorTi
 
 __device__ __forceinline__ float swiglu(float gate, float up) { return gate / (1 + expf(-gate)) * up; }
 
-__device__ __forceinline__ void store_output(const TensorArgs& a, int64_t row, int64_t output, float sum) {
+__device__ __forceinline__ void store_output(const TensorArgs& a, const TensorTile& tile, int row,
+                                             int64_t output, float sum) {
   const float y = sum * a.factor;
-  a.y[row * a.y_stride + output] = a.to_bf16 ? round_bf16(y) : y;
+  tile.y[(tile.begin + row) * a.y_stride + output] = a.to_bf16 ? round_bf16(y) : y;
 }
 
 }  // namespace dsv::cuda

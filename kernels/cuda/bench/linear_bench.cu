@@ -128,14 +128,14 @@ __global__ void reference_kernel(ReferenceArgs a) {
   for (int64_t k = 0; k < a.w.cols; ++k) {
     const unsigned char* w = a.w.data + o * a.w.pitch;
     double v = 0;
+    const int64_t block = k / kQuantBlock;
     if (a.w.dtype == Dtype::f8_e4m3) {
-      v = static_cast<double>(e4m3_to_float(w[k])) * e4m3_to_float(x[k]) *
-          a.w.scale[o / kQuantBlock * a.w.scale_cols + k / kQuantBlock] *
-          a.x.scale[r * a.x.scale_cols + k / kQuantBlock];
+      v = static_cast<double>(e4m3_to_float(w[k])) * a.w.scale[o / kQuantBlock * a.w.scale_cols + block];
     } else {
-      v = static_cast<double>(bf16_to_float(reinterpret_cast<const uint16_t*>(w)[k])) *
-          bf16_to_float(reinterpret_cast<const uint16_t*>(x)[k]);
+      v = bf16_to_float(reinterpret_cast<const uint16_t*>(w)[k]);
     }
+    v *= a.x.scale ? static_cast<double>(e4m3_to_float(x[k])) * a.x.scale[r * a.x.scale_cols + block]
+                   : bf16_to_float(reinterpret_cast<const uint16_t*>(x)[k]);
     sum += v, size += fabs(v);
   }
   a.sum[r * a.w.rows + o] = sum, a.size[r * a.w.rows + o] = size;
@@ -232,6 +232,76 @@ void check_linear(Dtype dtype, int64_t outputs, int64_t cols) {
   }
   std::printf("checked %-18s splits %d, %d runs, worst error %.3g of the products' size\n", name.c_str(),
               tensor_splits(outputs, w.view.pitch), runs, worst_of_all);
+}
+
+// W_v of every head: FP8 or bf16 weights, bf16 input.
+struct Values {
+  static constexpr int64_t kRank = 512, kFirst = 128, kOut = 128, kHead = 256;
+  int64_t heads;
+  Matrix w;
+  Values(Dtype dtype, int64_t n) : heads(n), w(dtype, n * kHead, kRank, 40) {}
+  TensorArgs args(const PackedRows& x, int32_t rows, int32_t tile_rows, float* y) const {
+    return {TensorKind::linear,
+            w.view.dtype,
+            rows,
+            x,
+            w.view,
+            nullptr,
+            nullptr,
+            nullptr,
+            nullptr,
+            (rows + tile_rows - 1) / tile_rows,
+            tile_rows,
+            kOut,
+            w.view.pitch,
+            y,
+            heads * kOut,
+            1,
+            false,
+            static_cast<int32_t>(heads),
+            kHead,
+            kFirst,
+            2 * kRank,
+            kOut};
+  }
+};
+
+void check_values(Dtype dtype) {
+  constexpr int32_t kRows = 67;
+  const Values values(dtype, 3);
+  const Input x(Dtype::bf16, kRows, values.heads * Values::kRank, 41);
+  const int64_t width = values.heads * Values::kOut;
+  Memory y(4 * kRows * width);
+  std::vector<float> first;
+  for (const int32_t tile_rows : {8, 16, 32, 64}) {
+    check_cuda(cudaMemset(y.at, 0xFF, 4 * kRows * width));
+    launch_tensor(values.args(x.rows, kRows, tile_rows, y.as<float>()), nullptr);
+    const std::vector<float> got = y.to_host<float>(kRows * width);
+    if (first.empty()) first = got;
+    report(std::memcmp(got.data(), first.data(), 4 * got.size()) == 0,
+           "values: tiles of " + std::to_string(tile_rows) + " differ from tiles of 8", 0);
+  }
+  double worst = 0;
+  for (int64_t h = 0; h < values.heads; ++h) {
+    WeightView w = values.w.view;
+    w.data += (h * Values::kHead + Values::kFirst) * w.pitch;
+    if (w.scale) w.scale += (h * Values::kHead + Values::kFirst) / kQuantBlock * w.scale_cols;
+    w.rows = Values::kOut;
+    PackedRows in = x.rows;
+    in.data += 2 * h * Values::kRank;
+    const Reference reference(w, in, kRows);
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t o = 0; o < Values::kOut; ++o) {
+        const size_t at = static_cast<size_t>(r * Values::kOut + o);
+        const double error =
+            std::fabs(first[r * width + h * Values::kOut + o] - reference.sum[at]) / reference.size[at];
+        worst = error <= worst ? worst : error;
+      }
+    }
+  }
+  const std::string name = dtype == Dtype::bf16 ? "bf16 values" : "fp8 values";
+  report(worst <= kLimit, name + " against fp64", worst);
+  std::printf("checked %s, worst error %.3g\n", name.c_str(), worst);
 }
 
 // Experts with routing: k of E experts a row.
@@ -383,6 +453,7 @@ void check_all(bool quick) {
          {std::pair<int64_t, int64_t>{8, 16}, {40, 36}, {72, 200}, {130, 384}, {300, 1000}}) {
       check_linear(dtype, outputs, cols);
     }
+    check_values(dtype);
     for (const int32_t rows : {1, 7, 63}) check_experts(dtype, 140, 200, rows);
     if (quick) continue;
     for (const auto& [outputs, cols] : {std::pair<int64_t, int64_t>{576, 7168},
@@ -483,6 +554,26 @@ void time_all(const bench::Timer& timer) {
   time_linear(timer, bf16, "router", 256, 7168, {1, 64});
   time_linear(timer, bf16, "weights_proj", 64, 7168, {1, 64});
   time_linear(timer, bf16, "head", 129280, 7168, {1, 8, 64, 256});
+  for (const int32_t rows : {1, 8, 64, 256}) {
+    if (rows > most_rows) break;
+    const Values values(fp8, 128);
+    const Input x(bf16, rows, values.heads * Values::kRank, 41);
+    Memory y(4 * rows * values.heads * Values::kOut), q(4 * rows * values.heads * 192),
+        q_abs(4 * rows * values.heads * Values::kRank);
+    check_cuda(cudaMemset(q.at, 0, 4 * rows * values.heads * 192));
+    const double bytes = static_cast<double>(values.w.bytes()) / 2, flop = 2.0 * rows * bytes;
+    const int32_t tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, Values::kOut);
+    bench::row(timer, "W_v, 128 heads", rows, timer.median_us([&] {
+      launch_tensor(values.args(x.rows, rows, tile_rows, y.as<float>()), nullptr);
+    }),
+               bytes, flop);
+    bench::row(timer, "W_k^T q, 128 heads", rows, timer.median_us([&] {
+      launch_absorb(
+          {rows, 128, values.w.view, Values::kHead, 128, 192, q.as<float>(), true, q_abs.as<float>()},
+          nullptr);
+    }),
+               bytes, flop);
+  }
   time_experts(timer);
   for (const int32_t rows : {1, 64, 4096}) {
     if (rows > most_rows) break;
