@@ -202,7 +202,9 @@ static inline void dsv_model_options_init(dsv_model_options* options) {
   dsv_model_options_init_sized(options, (uint32_t)sizeof *options);
 }
 
-/* What a model would take, before anything is allocated. All in bytes unless named otherwise. */
+/* What a model would take, before anything is allocated. All in bytes unless named otherwise. On a GPU the files are
+ * mapped only to be read once, weight_copy_bytes is all weights, and what is said to be allocated is the GPU's memory:
+ * total_bytes is then without weight_bytes, and beside it lie what the driver takes and some MB of the host's memory. */
 typedef struct dsv_memory_plan {
   uint32_t struct_size;
   int32_t reserved;
@@ -212,7 +214,7 @@ typedef struct dsv_memory_plan {
   int64_t kv_pool_bytes;        /* allocated for the pool under these options */
   int64_t kv_pool_tokens;       /* tokens that fit in it, over all sessions */
   int64_t scratch_bytes;        /* activations, logits, per-thread buffers */
-  int64_t total_bytes;          /* weight_bytes + weight_copy_bytes + kv_pool_bytes + scratch_bytes */
+  int64_t total_bytes;          /* weight_bytes (not on a GPU) + weight_copy_bytes + kv_pool_bytes + scratch_bytes */
   int64_t parameters;           /* stored weights, MTP layer included if loaded */
   int64_t active_bytes_per_token; /* weight bytes that one decoded token reads (top-k experts only) */
 } dsv_memory_plan;

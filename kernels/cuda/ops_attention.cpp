@@ -23,8 +23,7 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
   for_tiles(args.rows, d.tile.select, [&](int32_t first, int32_t count) {
-    const int32_t* position = d.host_position.data() + first;
-    const int32_t longest = *std::max_element(position, position + count) + 1;
+    const int32_t longest = d.longest(first, count);
     const StepView step = d.step(first);
     const int64_t score_stride = int64_t{d.layout.page_stride} * kPageTokens;
     if (longest > g.index_topk) {
@@ -49,8 +48,7 @@ void attend(Device* handle, const AttendArgs& args) {
   const int64_t rank = g.kv_lora_rank, width = padded(rank), per_head = g.qk_nope_head_dim + g.v_head_dim;
   const int64_t v_dim = g.num_heads * g.v_head_dim;
   for_tiles(args.rows, d.tile.attend, [&](int32_t first, int32_t count) {
-    const int32_t* position = d.host_position.data() + first;
-    const int32_t longest = *std::max_element(position, position + count) + 1;
+    const int32_t longest = d.longest(first, count);
     const int32_t splits = attend_most_splits(args.selected ? std::min(longest, g.index_topk) : longest);
     const int32_t* selected = args.selected ? d.integers(Act::selected, args.selected, first) : nullptr;
     const int32_t* n_selected = args.selected ? d.integers(Act::n_selected, args.n_selected, first) : nullptr;

@@ -35,6 +35,16 @@ void block_barrier();
 // Waits for every lane of `mask`, which must all come to the same call; returns the 32 values they brought.
 const uint32_t* exchange(unsigned mask, uint32_t value);
 
+// What a Stream points to here: work that is enqueued. It runs later, so that host code that counts on an
+// earlier end is found out.
+class Queue {
+ public:
+  virtual void put(std::function<void()> work) = 0;
+
+ protected:
+  ~Queue() = default;
+};
+
 // Runs `thread` for every thread of every block.
 void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
 // Descending: blocks and threads run from the last to the first.
@@ -92,10 +102,11 @@ namespace dsv::cuda {
 inline unsigned char* shared_memory() { return emulation::block_memory; }
 
 template <class Args>
-void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream, Args args) {
+void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream stream, Args args) {
   const Dim3 dim = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z)};
-  emulation::run(dim, static_cast<unsigned>(threads), shared_bytes, [&] { kernel(args); });
+  static_cast<emulation::Queue*>(stream)->put(
+      [=] { emulation::run(dim, static_cast<unsigned>(threads), shared_bytes, [&] { kernel(args); }); });
 }
 
 }  // namespace dsv::cuda
