@@ -173,8 +173,10 @@ DSV_API void dsv_engine_destroy(dsv_engine* engine); /* [any thread] */
 /* Advances every running request by as much as fits in budget_us microseconds and runs event callbacks on this thread.
  * Prompt chunks and decode steps of all sessions share batches. Stops between layers, rows and sampled tokens, by what
  * these have cost so far: as long as they cost no more now, it overshoots by at most one layer (or the sampling) of one
- * row. It always makes at least that much progress. *pending (may be NULL) receives the number of requests that can
- * still advance (paused ones do not count). If it fails (DSV_ERROR_OUT_OF_MEMORY), every request keeps its place. */
+ * row. It always makes at least that much progress. On a GPU it hands over work, layer by layer, and returns when that
+ * is done or the budget is over: the GPU works on, and a later step finds what it has computed. *pending (may be NULL)
+ * receives the number of requests that can still advance (paused ones do not count). If it fails
+ * (DSV_ERROR_OUT_OF_MEMORY), every request keeps its place. */
 DSV_API dsv_status dsv_engine_step(dsv_engine* engine, int64_t budget_us, int32_t* pending);
 /* Steps until no request can advance. Failure: as dsv_engine_step. */
 DSV_API dsv_status dsv_engine_run(dsv_engine* engine);

@@ -19,12 +19,6 @@ struct Request {
   dsv_logit_bias bias{};
 };
 
-struct Answer {
-  std::shared_ptr<Session> session;
-  std::vector<int32_t> tokens;  // held at the end
-  int finished = 0;
-};
-
 // Runs the requests at once, each step with this budget; returns what the sessions hold.
 std::vector<std::vector<int32_t>> generate(const OpTable& ops, int64_t budget_us, int32_t batch_rows,
                                            const std::vector<Request>& requests,
@@ -44,7 +38,7 @@ std::vector<std::vector<int32_t>> generate(const OpTable& ops, int64_t budget_us
       dsv_generate_options generate = token_options(12);
       generate.temperature = request.temperature;
       generate.logprobs = request.logprobs;
-      generate.seed = sessions.size();
+      generate.seed = request.prompt.size();
       if (request.bias.bias != 0) {
         generate.logit_bias = &request.bias;
         generate.logit_bias_count = 1;
@@ -91,7 +85,7 @@ TEST(Enqueued, GreedyOnTheDeviceIsTheHosts) {
   }
 }
 
-// The CPU computes the same in another order of summation; these prompts have no near ties.
+// The reference sums in fp64; these prompts have no near ties.
 TEST(Enqueued, SameGreedyTokensAsTheReference) {
   const std::vector<Request> requests = {{prompt(9), 0, -1, {}}, {prompt(23, 2), 0, -1, {}}};
   EXPECT_EQ(generate(cuda_ops(), kNoHurry, 0, requests), generate(reference_ops(), kNoHurry, 0, requests));
