@@ -337,7 +337,8 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
   options.geometry = &geometry;
   tile = layout.tile;
   host_position.resize(static_cast<size_t>(o.batch_rows));
-  recorded.reserve(64);
+  recorded.reserve(kMostGraphs);
+  seen.reserve(kMostSeen);
   ffn_table_index.reserve(2 * static_cast<size_t>(kv.layers) + 2);
   const auto make = [this](auto*& pointer, int64_t bytes, const char* what) {
     if (bytes == 0) return;
@@ -415,8 +416,8 @@ void CudaDevice::release() noexcept {
 
 StepView CudaDevice::step(int32_t first) const {
   const int64_t half = geometry.qk_rope_head_dim / 2;
-  return {token + first,      position + first,   sequence + first,  page_table,
-          layout.page_stride, cos + first * half, sin + first * half};
+  return {token + first, position + first,   sequence + first,  page_table,
+          page_stride,   cos + first * half, sin + first * half};
 }
 
 CacheView CudaDevice::cache(int32_t layer) const {

@@ -102,11 +102,14 @@ struct CudaDevice {
   };
   std::vector<int32_t> host_position;  // [batch_rows]
   StepKind step_kind;
-  int32_t step_longest = 0;  // positions that the launches of a recorded step allow for; else 0
+  int32_t page_stride = 0;       // of the step's table of pages: as long as its rows need
+  int32_t recorded_longest = 0;  // positions that the launches of a recorded step allow for; else 0
   bool recording = false;
   Graph graph = nullptr;  // of the step, once there is one
   bool met[2] = {};       // whether a pass without and with the MTP layer has been enqueued
+  static constexpr size_t kMostGraphs = 64, kMostSeen = 256;
   std::vector<Recorded> recorded;
+  std::vector<StepKind> seen;  // begun once
   int64_t steps = 0;
 
   unsigned char* staging[2] = {};  // pinned

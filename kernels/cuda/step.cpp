@@ -12,7 +12,6 @@ namespace {
 
 // Steps of more rows keep the GPU busy for longer than their launches take.
 constexpr int32_t kRecordedRows = 64;
-constexpr size_t kMostGraphs = 64;
 // Rows are made up to one of these by repeating the last, so that few graphs serve all batches.
 constexpr int32_t kRowBuckets[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, kRecordedRows};
 
@@ -50,8 +49,8 @@ void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
     if (r < args.rows && args.sequence[r] == args.sequence[first]) continue;
     const int32_t used = *std::max_element(args.position + first, args.position + r) / kPageTokens + 1;
     std::copy_n(args.page_table + int64_t{args.sequence[first]} * args.page_stride, used, pages);
-    std::fill(pages + used, pages + d.layout.page_stride, 0);
-    pages += d.layout.page_stride;
+    std::fill(pages + used, pages + d.page_stride, 0);
+    pages += d.page_stride;
     std::fill(in + at.sequence + first, in + at.sequence + r, runs++);
     first = r;
   }
@@ -65,16 +64,25 @@ void drop_recording(CudaDevice& d) noexcept {
   d.recording = false;
 }
 
-CudaDevice::Recorded* find_graph(CudaDevice& d) {
+CudaDevice::Recorded* find_graph(CudaDevice& d, const CudaDevice::StepKind& kind) {
   for (CudaDevice::Recorded& r : d.recorded) {
-    if (r.step == d.step_kind) return &r;
+    if (r.step == kind) return &r;
   }
   return nullptr;
 }
 
+// Whether a step of this kind was begun before. Most prompts' last chunks are of a kind that never comes
+// again; to record them would cost more than it saves.
+bool seen_before(CudaDevice& d, const CudaDevice::StepKind& kind) {
+  if (std::find(d.seen.begin(), d.seen.end(), kind) != d.seen.end()) return true;
+  if (d.seen.size() == CudaDevice::kMostSeen) d.seen.clear();
+  d.seen.push_back(kind);
+  return false;
+}
+
 // Takes the place of the graph that was not used for longest, if there are many.
 void keep_graph(CudaDevice& d, Graph graph) {
-  if (d.recorded.size() == kMostGraphs) {
+  if (d.recorded.size() == CudaDevice::kMostGraphs) {
     const auto oldest =
         std::min_element(d.recorded.begin(), d.recorded.end(),
                          [](const auto& a, const auto& b) { return a.last_used < b.last_used; });
@@ -82,7 +90,7 @@ void keep_graph(CudaDevice& d, Graph graph) {
     d.runtime->free_graph(oldest->graph);
     d.recorded.erase(oldest);
   }
-  d.recorded.push_back({d.step_kind, graph, 0});
+  d.recorded.push_back({d.step_kind, graph, ++d.steps});
 }
 
 }  // namespace
@@ -102,29 +110,35 @@ StepPlan begin_step(Device* handle, const StepArgs& args) {
   const Geometry& g = d.geometry;
   drop_recording(d);
   d.graph = nullptr;
-  d.step_longest = 0;
+  d.recorded_longest = 0;
   StepPlan plan{args.rows, args.logit_rows, false};
+  d.step_kind = {plan.rows, plan.logit_rows, 0, args.next_token != nullptr};
   if (args.rows == 0) return plan;
   std::copy_n(args.position, args.rows, d.host_position.begin());
-  const bool draft = args.next_token != nullptr;
-  // The first pass of a kind meets its weights: it makes the tables of experts.
-  const bool record = args.whole && d.met[draft] && args.rows <= kRecordedRows;
-  if (record) {
-    plan.rows = row_bucket(args.rows, d.options.batch_rows);
-    plan.logit_rows = row_bucket(args.logit_rows, buffer_rows(d.options, Act::logits));
-    d.step_longest = context_bucket(d, *std::max_element(args.position, args.position + args.rows) + 1);
-  } else if (args.whole) {
-    d.runtime->mark(kStepBegin);
-  }
-  d.step_kind = {plan.rows, plan.logit_rows, d.step_longest, draft};
-  upload_inputs(d, args, plan);
-  if (record) {
-    if (CudaDevice::Recorded* const known = find_graph(d)) {
-      known->last_used = ++d.steps;
-      d.graph = known->graph;
-      plan.recorded = true;
-      return plan;
+  int32_t longest = *std::max_element(args.position, args.position + args.rows) + 1;
+  bool record = false;
+  // The first pass with or without the MTP layer makes the tables of experts, which cannot be recorded.
+  if (args.whole && args.rows <= kRecordedRows && d.met[d.step_kind.draft]) {
+    const CudaDevice::StepKind kind = {row_bucket(args.rows, d.options.batch_rows),
+                                       row_bucket(args.logit_rows, buffer_rows(d.options, Act::logits)),
+                                       context_bucket(d, longest), d.step_kind.draft};
+    CudaDevice::Recorded* const known = find_graph(d, kind);
+    if (known || seen_before(d, kind)) {
+      record = true;
+      d.step_kind = kind;
+      plan = {kind.rows, kind.logit_rows, known != nullptr};
+      longest = d.recorded_longest = kind.longest;
+      if (known) {
+        known->last_used = ++d.steps;
+        d.graph = known->graph;
+      }
     }
+  }
+  if (args.whole && !record) d.runtime->mark(kStepBegin);
+  d.page_stride = (longest + kPageTokens - 1) / kPageTokens;
+  upload_inputs(d, args, plan);
+  if (plan.recorded) return plan;
+  if (record) {
     d.runtime->begin_recording();
     d.recording = true;
   }
@@ -170,7 +184,7 @@ bool wait(Device* handle, double seconds, double* took) {
 int32_t greedy(Device* handle, int32_t i) { return cuda_device(handle).pinned_greedy[i]; }
 
 int32_t CudaDevice::longest(int32_t first, int32_t count) const {
-  if (step_longest > 0) return step_longest;
+  if (recorded_longest > 0) return recorded_longest;
   const int32_t* const at = host_position.data() + first;
   return *std::max_element(at, at + count) + 1;
 }

@@ -45,6 +45,8 @@ class Queue {
   ~Queue() = default;
 };
 
+inline int64_t graph_runs = 0;  // by all runtimes
+
 // Runs `thread` for every thread of every block.
 void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
 // Descending: blocks and threads run from the last to the first.

@@ -109,6 +109,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     const auto found = graphs_.find(graph);
     if (found == graphs_.end()) die("a graph runs that does not exist");
     for (const Work& work : *found->second) queue_.push_back(work);
+    ++emulation::graph_runs;
   }
   void free_graph(Graph graph) noexcept override { graphs_.erase(graph); }
 
