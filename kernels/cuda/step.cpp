@@ -2,6 +2,7 @@
 // end. README.md says why it is done this way.
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <thread>
 
 #include "base/error.h"
@@ -23,9 +24,9 @@ int32_t row_bucket(int32_t rows, int32_t most) {
 // Up to index_topk positions no scores are needed, which is a graph of its own; from there on powers of two:
 // blocks beyond a row's positions end at once.
 int32_t context_bucket(const CudaDevice& d, int32_t longest) {
-  int32_t bucket = d.geometry.has_indexer() ? d.geometry.index_topk : 1024;
+  int64_t bucket = d.geometry.has_indexer() ? d.geometry.index_topk : 1024;
   while (bucket < longest) bucket = bucket < 1024 ? 1024 : 2 * bucket;
-  return std::min(bucket, d.options.max_context);
+  return static_cast<int32_t>(std::min<int64_t>(bucket, d.options.max_context));
 }
 
 // Copies the batch to pinned memory and from there to the device, at once. The table of pages holds one row

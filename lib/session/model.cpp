@@ -202,10 +202,10 @@ void Model::load() {
   check_cancel();
   const Sizes sizes = size_up(*checkpoint_, options_);
   plan_ = plan_sizes(*engine_, *checkpoint_, options_, sizes);
-  if (options_.weight_budget_bytes > 0 &&
-      plan_.weight_bytes + plan_.weight_copy_bytes > options_.weight_budget_bytes) {
+  const int64_t weights = plan_.weight_copy_bytes + (ops.own_memory ? 0 : plan_.weight_bytes);
+  if (options_.weight_budget_bytes > 0 && weights > options_.weight_budget_bytes) {
     fail(DSV_ERROR_BUDGET, "the weights of {} take {} bytes: options->weight_budget_bytes allows {}",
-         shown(folder_), plan_.weight_bytes + plan_.weight_copy_bytes, options_.weight_budget_bytes);
+         shown(folder_), weights, options_.weight_budget_bytes);
   }
   context_tokens_ = sizes.context_tokens;
   load_tokenizer();
