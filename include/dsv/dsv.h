@@ -173,8 +173,10 @@ DSV_API void dsv_engine_destroy(dsv_engine* engine); /* [any thread] */
 /* Advances every running request by as much as fits in budget_us microseconds and runs event callbacks on this thread.
  * Prompt chunks and decode steps of all sessions share batches. Stops between layers, rows and sampled tokens, by what
  * these have cost so far: as long as they cost no more now, it overshoots by at most one layer (or the sampling) of one
- * row. It always makes at least that much progress. *pending (may be NULL) receives the number of requests that can
- * still advance (paused ones do not count). If it fails (DSV_ERROR_OUT_OF_MEMORY), every request keeps its place. */
+ * row. It always makes at least that much progress. On a GPU it hands over work, layer by layer, and returns when that
+ * is done or the budget is over: the GPU works on, and a later step finds what it has computed. *pending (may be NULL)
+ * receives the number of requests that can still advance (paused ones do not count). If it fails
+ * (DSV_ERROR_OUT_OF_MEMORY), every request keeps its place. */
 DSV_API dsv_status dsv_engine_step(dsv_engine* engine, int64_t budget_us, int32_t* pending);
 /* Steps until no request can advance. Failure: as dsv_engine_step. */
 DSV_API dsv_status dsv_engine_run(dsv_engine* engine);
@@ -202,7 +204,9 @@ static inline void dsv_model_options_init(dsv_model_options* options) {
   dsv_model_options_init_sized(options, (uint32_t)sizeof *options);
 }
 
-/* What a model would take, before anything is allocated. All in bytes unless named otherwise. */
+/* What a model would take, before anything is allocated. All in bytes unless named otherwise. On a GPU the files are
+ * mapped only to be read once, weight_copy_bytes is all weights, and what is said to be allocated is the GPU's memory:
+ * total_bytes is then without weight_bytes, and beside it lie what the driver takes and some MB of the host's memory. */
 typedef struct dsv_memory_plan {
   uint32_t struct_size;
   int32_t reserved;
@@ -212,7 +216,7 @@ typedef struct dsv_memory_plan {
   int64_t kv_pool_bytes;        /* allocated for the pool under these options */
   int64_t kv_pool_tokens;       /* tokens that fit in it, over all sessions */
   int64_t scratch_bytes;        /* activations, logits, per-thread buffers */
-  int64_t total_bytes;          /* weight_bytes + weight_copy_bytes + kv_pool_bytes + scratch_bytes */
+  int64_t total_bytes;          /* weight_bytes (not on a GPU) + weight_copy_bytes + kv_pool_bytes + scratch_bytes */
   int64_t parameters;           /* stored weights, MTP layer included if loaded */
   int64_t active_bytes_per_token; /* weight bytes that one decoded token reads (top-k experts only) */
 } dsv_memory_plan;

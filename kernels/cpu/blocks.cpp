@@ -146,7 +146,7 @@ void mtp_in(Device* device, const MtpInArgs& args) {
     if (d.step.position[row] == 0) {
       std::fill_n(embedded, n, 0.0f);
     } else {
-      d.kernels->decode_row(cpu_weight(args.weights->embed), args.next_token[row], embedded);
+      d.kernels->decode_row(cpu_weight(args.weights->embed), d.step.next_token[row], embedded);
     }
     d.kernels->rms_norm(embedded, cpu_weight(args.weights->enorm).vector.data(), n, eps, false, embedded);
     d.kernels->rms_norm(d.row(Act::x, args.x, row), cpu_weight(args.norm).vector.data(), n, eps, false,
@@ -163,18 +163,19 @@ void mtp_in(Device* device, const MtpInArgs& args) {
 void logits(Device* device, const LogitsArgs& args) {
   const CpuDevice& d = cpu_device(device);
   const int64_t n = d.geometry.hidden_size;
+  const int32_t count = args.rows.count;
   auto* const normed = reinterpret_cast<float*>(d.shared_scratch);  // [count, D]
-  d.parallel(args.count, [&](int64_t i, int32_t) {
+  d.parallel(count, [&](int64_t i, int32_t) {
     float* const h = normed + i * n;
-    std::copy_n(d.row(Act::x, args.x, args.row[i]), n, h);
-    if (args.delta != nullptr)
-      d.kernels->multiply_add(h, 1.0f, d.row(Act::delta, args.delta, args.row[i]), n);
+    const int32_t row = d.step.logit_row[args.rows.first + i];
+    std::copy_n(d.row(Act::x, args.x, row), n, h);
+    if (args.delta != nullptr) d.kernels->multiply_add(h, 1.0f, d.row(Act::delta, args.delta, row), n);
     d.kernels->rms_norm(h, cpu_weight(args.norm).vector.data(), n,
                         static_cast<float>(d.geometry.rms_norm_eps), d.official(), h);
   });
-  const Linear linear = {args.head, input_rounding(d, cpu_weight(args.head)), args.logits,
-                         d.geometry.vocab_size};
-  run_linears(d, normed, n, args.count, &linear, 1, d.shared_scratch + floats_bytes(args.count, n));
+  const Linear linear = {args.head, input_rounding(d, cpu_weight(args.head)),
+                         d.row(Act::logits, args.logits, args.rows.first), d.geometry.vocab_size};
+  run_linears(d, normed, n, count, &linear, 1, d.shared_scratch + floats_bytes(count, n));
 }
 
 }  // namespace dsv::cpu

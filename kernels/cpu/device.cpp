@@ -55,6 +55,8 @@ int64_t row_bytes_of(const Geometry& g, bool official, Act kind) {
     case Act::expert:
     case Act::expert_weight:
       return g.n_routed_experts > 0 ? 4 * int64_t{g.num_experts_per_tok} : 0;
+    case Act::logits:
+      return 4 * g.vocab_size;
     case Act::count:
       break;
   }
@@ -84,7 +86,7 @@ struct Layout {
     for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
       const bool made = static_cast<Act>(kind) != Act::mtp_x || o.with_mtp;
       act_bytes[kind] = row_bytes_of(g, o.precision == Precision::official, static_cast<Act>(kind));
-      act[kind] = made ? place(o.batch_rows * act_bytes[kind]) : -1;
+      act[kind] = made ? place(buffer_rows(o, static_cast<Act>(kind)) * act_bytes[kind]) : -1;
     }
     cos = place(o.batch_rows * g.qk_rope_head_dim / 2 * 4);
     sin = place(o.batch_rows * g.qk_rope_head_dim / 2 * 4);
@@ -232,7 +234,7 @@ void write_kv(Device* device, int32_t layer, int32_t page, const void* in) {
 }
 
 // Angles in fp64: at position 160000 an f32 product would be wrong in the third digit of its sine.
-void begin_step(Device* device, const StepArgs& args) {
+StepPlan begin_step(Device* device, const StepArgs& args) {
   CpuDevice& d = cpu_device(device);
   d.step = args;
   const Geometry& g = d.geometry;
@@ -244,6 +246,7 @@ void begin_step(Device* device, const StepArgs& args) {
       d.sin[r * half + i] = static_cast<float>(std::sin(angle) * g.rope_mscale);
     }
   });
+  return {args.rows, args.logit_rows, false};
 }
 
 }  // namespace

@@ -42,6 +42,8 @@ int64_t row_values(const Geometry& g, Act kind) {
     case Act::expert:
     case Act::expert_weight:
       return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
+    case Act::logits:
+      return g.vocab_size;
     case Act::count:
       break;
   }
@@ -56,9 +58,9 @@ int64_t blocks(int64_t n) { return (n + kQuantBlock - 1) / kQuantBlock; }
 struct WeightLayout {
   int64_t values, scales, vector;
   explicit WeightLayout(const HostMatrix& m)
-      : values(round_up(m.rows * pitch_of(m), 256)),
-        scales(m.scale_inv ? round_up(4 * blocks(m.rows) * blocks(m.cols), 256) : 0),
-        vector(m.rows == 1 ? round_up(4 * m.cols, 256) : 0) {}
+      : values(aligned(m.rows * pitch_of(m))),
+        scales(m.scale_inv ? aligned(4 * blocks(m.rows) * blocks(m.cols)) : 0),
+        vector(m.rows == 1 ? aligned(4 * m.cols) : 0) {}
   int64_t bytes() const { return values + scales + vector; }
 };
 
@@ -121,7 +123,7 @@ const char* target(const Device* device) { return cuda_device(device).runtime->d
 
 int64_t plan_scratch(const DeviceOptions& options) {
   const Layout layout(options);
-  return layout.total() - layout.kv;
+  return layout.bytes() - layout.kv;
 }
 
 int64_t plan_weight_copy(const DeviceOptions&, const HostMatrix& matrix) {
@@ -260,43 +262,6 @@ void write_kv(Device* handle, int32_t layer, int32_t page, const void* in) {
   }
 }
 
-// The table of pages goes up once for each run of rows of one sequence, as far as its rows see.
-void begin_step(Device* handle, const StepArgs& args) {
-  CudaDevice& d = cuda_device(handle);
-  const Geometry& g = d.geometry;
-  const int32_t rows = args.rows;
-  d.step_rows = rows;
-  if (rows == 0) return;
-  std::copy_n(args.position, rows, d.host_position.begin());
-  d.upload(d.token, args.token, 4 * int64_t{rows});
-  d.upload(d.position, args.position, 4 * int64_t{rows});
-  // Calls run(first, end) for every run of rows of one sequence.
-  const auto for_runs = [&](auto&& run) {
-    for (int32_t first = 0, r = 1; r <= rows; ++r) {
-      if (r < rows && args.sequence[r] == args.sequence[first]) continue;
-      run(first, r);
-      first = r;
-    }
-  };
-  int32_t runs = 0;
-  Upload sequence(d, d.sequence);
-  for_runs([&](int32_t first, int32_t end) {
-    for (int32_t r = first; r < end; ++r) sequence.put(&runs, sizeof runs);
-    ++runs;
-  });
-  sequence.finish();
-  d.rows_together = rows / runs;
-  Upload pages(d, d.page_table);
-  for_runs([&](int32_t first, int32_t end) {
-    const int32_t used = *std::max_element(args.position + first, args.position + end) / kPageTokens + 1;
-    pages.put(args.page_table + int64_t{args.sequence[first]} * args.page_stride, 4 * int64_t{used});
-    pages.zeros(4 * int64_t{d.layout.page_stride - used});
-  });
-  pages.finish();
-  launch_angles({rows, d.position, d.inv_freq, g.qk_rope_head_dim / 2, g.rope_mscale, d.cos, d.sin},
-                d.stream());
-}
-
 }  // namespace
 
 Layout::Layout(const DeviceOptions& o) {
@@ -320,7 +285,6 @@ Layout::Layout(const DeviceOptions& o) {
   tile.split = rows_in(int64_t{64} << 20, q_abs_row + mixed_row + partial_row, tile.rows);
   tile.attend = mma ? rows_in(int64_t{128} << 20, q_abs_row + mixed_row, tile.rows) : tile.split;
   tile.select = rows_in(int64_t{32} << 20, score_row, tile.rows);
-  tile.logits = rows_in(int64_t{16} << 20, 4 * g.vocab_size, tile.rows);
 
   const bool official = o.precision == Precision::official;
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
@@ -329,16 +293,16 @@ Layout::Layout(const DeviceOptions& o) {
     if (act_kind == Act::index_q && official) {
       act_row[kind] = round_up(index_dim(g), 4) + 4 * int64_t{g.index_n_heads};
     }
-    if (act_kind != Act::mtp_x || o.with_mtp) act[kind] = rows * act_row[kind];
+    if (act_kind != Act::mtp_x || o.with_mtp) act[kind] = buffer_rows(o, act_kind) * act_row[kind];
   }
-  rows_i32 = 4 * rows;
-  page_table = 4 * rows * page_stride;
+  inputs = 4 * StepInputs(o, page_stride).count;
   inv_freq = 8 * (g.qk_rope_head_dim / 2);
   angles = 4 * rows * (g.qk_rope_head_dim / 2);
   const int64_t t = tile.rows;
   packed = packed_bytes(t, widest);
   wide = 4 * t * std::max({index_dim(g), 2 * d, int64_t{g.n_routed_experts}});
-  logits = 4 * tile.logits * g.vocab_size;
+  allowed = g.vocab_size;
+  greedy = 4 * int64_t{buffer_rows(o, Act::logits)};
   if (g.has_indexer()) {
     scores = tile.select * score_row;
     top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
@@ -366,12 +330,16 @@ Layout::Layout(const DeviceOptions& o) {
   kv = KvLayout(g, o.precision, o.with_mtp).page_bytes() * o.kv_pages;
 }
 
-int64_t Layout::total() const {
+int64_t Layout::bytes() const {
   int64_t sum = 0;
-  for (const int64_t bytes : act) sum += bytes;
-  return sum + 5 * rows_i32 + page_table + inv_freq + 2 * angles + 2 * packed + wide + logits + scores +
-         q_abs + mixed + mixed_codes + partial + top_k + pair_row + pair_of + tiles + n_tiles + inner +
-         2 * inner_packed + outer + shared + ffn_tables + kv + 2 * Upload::kChunk;
+  for (const int64_t part : act) sum += aligned(part);
+  for (const int64_t part :
+       {inputs,  inv_freq, angles,       angles,       packed,  packed, wide,       allowed, greedy,
+        scores,  q_abs,    mixed,        mixed_codes,  partial, top_k,  pair_row,   pair_of, tiles,
+        n_tiles, inner,    inner_packed, inner_packed, outer,   shared, ffn_tables, kv}) {
+    sum += aligned(part);
+  }
+  return sum;
 }
 
 CudaDevice::CudaDevice(const DeviceOptions& o)
@@ -383,6 +351,8 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
   options.geometry = &geometry;
   tile = layout.tile;
   host_position.resize(static_cast<size_t>(o.batch_rows));
+  recorded.reserve(kMostGraphs);
+  seen.reserve(kMostSeen);
   ffn_table_index.reserve(2 * static_cast<size_t>(kv.layers) + 2);
   const auto make = [this](auto*& pointer, int64_t bytes, const char* what) {
     if (bytes == 0) return;
@@ -391,24 +361,35 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(memory);
   };
   try {
-    for (unsigned char*& chunk : staging) {
-      chunk = static_cast<unsigned char*>(runtime->allocate_pinned(Upload::kChunk, "uploads"));
-    }
+    const auto pin = [this](auto*& pointer, int64_t bytes, const char* what) {
+      void* memory = runtime->allocate_pinned(bytes, what);
+      pinned.push_back(memory);
+      pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(memory);
+    };
+    if (o.weight_copy_bytes > 0) runtime->reserve(layout.bytes() + o.weight_copy_bytes);
+    for (unsigned char*& chunk : staging) pin(chunk, Upload::kChunk, "uploads");
+    pin(pinned_inputs, layout.inputs, "a step's inputs");
+    pin(pinned_greedy, layout.greedy, "a step's tokens");
     make(kv_pool, layout.kv, "the KV pool");
     for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
       make(act[kind], layout.act[kind], "activations");
     }
     const char* const scratch = "scratch";
-    for (int32_t** array : {&token, &position, &sequence, &next_token, &row}) {
-      make(*array, layout.rows_i32, scratch);
-    }
-    make(page_table, layout.page_table, scratch);
+    make(inputs, layout.inputs, scratch);
+    const StepInputs at(options, layout.page_stride);
+    token = inputs + at.token;
+    position = inputs + at.position;
+    sequence = inputs + at.sequence;
+    next_token = inputs + at.next_token;
+    logit_row = inputs + at.logit_row;
+    page_table = inputs + at.page_table;
     make(inv_freq, layout.inv_freq, scratch);
     make(cos, layout.angles, scratch);
     make(sin, layout.angles, scratch);
     for (float*& form : packed) make(form, layout.packed, scratch);
     make(wide, layout.wide, scratch);
-    make(logits, layout.logits, scratch);
+    make(allowed, layout.allowed, scratch);
+    make(greedy, layout.greedy, scratch);
     make(scores, layout.scores, scratch);
     make(q_abs, layout.q_abs, scratch);
     make(mixed, layout.mixed, scratch);
@@ -431,6 +412,12 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
       none.zeros(layout.act[kSelected]);
       none.finish();
     }
+    Upload flags(*this, allowed);
+    for (int64_t id = 0; id < geometry.vocab_size; ++id) {
+      const unsigned char flag = !o.allowed || o.allowed[id];
+      flags.put(&flag, 1);
+    }
+    flags.finish();
   } catch (...) {
     release();
     throw;
@@ -438,14 +425,20 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
 }
 
 void CudaDevice::release() noexcept {
+  if (recording) runtime->drop_recording();
+  try {
+    runtime->synchronize();
+  } catch (const Error&) {  // a device that is lost has nothing left to wait for
+  }
+  drop_graphs();
   for (void* memory : allocations) runtime->free(memory);
-  for (unsigned char* chunk : staging) runtime->free_pinned(chunk);
+  for (void* memory : pinned) runtime->free_pinned(memory);
 }
 
 StepView CudaDevice::step(int32_t first) const {
   const int64_t half = geometry.qk_rope_head_dim / 2;
-  return {token + first,      position + first,   sequence + first,  page_table,
-          layout.page_stride, cos + first * half, sin + first * half};
+  return {token + first, position + first,   sequence + first,  page_table,
+          page_stride,   cos + first * half, sin + first * half};
 }
 
 CacheView CudaDevice::cache(int32_t layer) const {
@@ -468,6 +461,7 @@ void CudaDevice::upload(void* device, const void* host, int64_t bytes) {
 }
 
 void CudaDevice::download(void* host, const void* device, int64_t bytes) {
+  if (recording) fail(DSV_ERROR_INTERNAL, "a download cannot be part of a recorded step");
   auto* to = static_cast<unsigned char*>(host);
   const auto* from = static_cast<const unsigned char*>(device);
   for (int64_t done = 0; done < bytes; done += Upload::kChunk) {
@@ -483,7 +477,8 @@ unsigned char* Upload::room(int64_t* size) {
   if (chunk_ < 0) {
     chunk_ = device_.next_staging;
     device_.next_staging = 1 - chunk_;
-    device_.runtime->wait(chunk_);
+    if (device_.recording) fail(DSV_ERROR_INTERNAL, "an upload cannot be part of a recorded step");
+    device_.runtime->wait(static_cast<Mark>(chunk_));
   }
   *size = std::min(*size, kChunk - used_);
   unsigned char* at = device_.staging[chunk_] + used_;
@@ -513,7 +508,7 @@ void Upload::zeros(int64_t size) {
 void Upload::finish() {
   if (chunk_ < 0 || used_ == 0) return;
   device_.runtime->copy_in(destination_, device_.staging[chunk_], used_);
-  device_.runtime->mark(chunk_);
+  device_.runtime->mark(static_cast<Mark>(chunk_));
   destination_ += used_;
   chunk_ = -1;
   used_ = 0;
@@ -526,10 +521,11 @@ namespace dsv {
 const OpTable& cuda_ops() {
   using namespace cuda;
   static constexpr OpTable table = {
-      "cuda",   open,    cuda::close, target,       plan_scratch, plan_weight_copy, load_weight,
-      buffer,   store,   fetch,       read_kv,      write_kv,     begin_step,       embed,
-      add_norm, attn_in, attn_q,      cache_append, index_select, attend,           attn_out,
-      route,    experts, ffn,         mtp_in,       logits,
+      "cuda",       open,   cuda::close, target,     plan_scratch, plan_weight_copy,
+      load_weight,  buffer, store,       fetch,      read_kv,      write_kv,
+      begin_step,   embed,  add_norm,    attn_in,    attn_q,       cache_append,
+      index_select, attend, attn_out,    route,      experts,      ffn,
+      mtp_in,       logits, end_step,    cuda::wait, greedy,       true,
   };
   return table;
 }

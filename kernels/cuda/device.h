@@ -20,7 +20,7 @@ struct CudaWeight {
 // rows take most, on at most `attend`, or `split` if their positions are split, and selection on at most
 // `select`. No row's result depends on these.
 struct TileRows {
-  int32_t rows = 0, attend = 0, split = 0, select = 0, logits = 0;
+  int32_t rows = 0, attend = 0, split = 0, select = 0;
 };
 
 // Kinds of weights: what forms of input they want.
@@ -31,21 +31,27 @@ struct FfnKinds {
   Dtype dtype() const { return fp8 ? Dtype::f8_e4m3 : Dtype::bf16; }
 };
 
+// Where a step's inputs lie in the one block that holds them, in int32.
+struct StepInputs {
+  StepInputs(const DeviceOptions& options, int64_t page_stride);
+  int64_t token = 0, position, sequence, next_token, logit_row, page_table, count;
+};
+
 // Everything that open() allocates, in bytes.
 struct Layout {
   explicit Layout(const DeviceOptions& options);
-  int64_t total() const;
+  int64_t bytes() const;  // of the GPU's memory
 
   TileRows tile;
   int32_t page_stride = 0;  // pages of the longest sequence
   int32_t attend_splits = 0;
   int64_t act[static_cast<int>(Act::count)] = {};
   int64_t act_row[static_cast<int>(Act::count)] = {};  // bytes of a row
-  int64_t rows_i32 = 0;                                // [batch_rows]
-  int64_t page_table = 0, inv_freq = 0, angles = 0;
-  int64_t packed = 0;  // [tile.rows, the widest input of a linear], once for each rounding
-  int64_t wide = 0;    // [tile.rows, widest of: index_q, 2 D, experts]
-  int64_t logits = 0;  // [tile.logits, V]
+  int64_t inputs = 0;                                  // StepInputs, pinned as well
+  int64_t inv_freq = 0, angles = 0;
+  int64_t packed = 0;               // [tile.rows, the widest input of a linear], once for each rounding
+  int64_t wide = 0;                 // [tile.rows, widest of: index_q, 2 D, experts]
+  int64_t allowed = 0, greedy = 0;  // [V] bytes; [logit_rows] int32, pinned as well
   int64_t scores = 0;
   int64_t q_abs = 0, mixed = 0, mixed_codes = 0, partial = 0;
   int64_t top_k = 0;
@@ -71,11 +77,14 @@ struct CudaDevice {
   unsigned char* mixed_codes = nullptr;
   unsigned char* kv_pool = nullptr;  // [layers] of { latent [kv_pages][64][row], index [kv_pages][page] }
   int32_t *token = nullptr, *position = nullptr, *sequence = nullptr, *page_table = nullptr;
-  int32_t *next_token = nullptr, *row = nullptr;
+  int32_t *next_token = nullptr, *logit_row = nullptr;  // these six lie in `inputs`
+  int32_t *inputs = nullptr, *pinned_inputs = nullptr;
   double* inv_freq = nullptr;
   float *cos = nullptr, *sin = nullptr;
   float* packed[2] = {};  // for FP8 weights, for others
-  float *wide = nullptr, *logits = nullptr;
+  float* wide = nullptr;
+  unsigned char* allowed = nullptr;
+  int32_t *greedy = nullptr, *pinned_greedy = nullptr;
   float *scores = nullptr, *mixed = nullptr, *partial = nullptr;
   void* q_abs = nullptr;
   int32_t *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
@@ -94,13 +103,33 @@ struct CudaDevice {
   std::vector<FfnTable> ffn_table_index;
   int64_t ffn_views = 0;
 
-  std::vector<int32_t> host_position;  // [batch_rows] of the step
-  int32_t step_rows = 0;
-  int32_t rows_together = 1;  // rows of a sequence in the step, on average
+  // The running step, and the graphs of those of its kind: all that its launches depend on.
+  struct StepKind {
+    int32_t rows = 0, logit_rows = 0, longest = 0;
+    bool draft = false;
+    bool operator==(const StepKind&) const = default;
+  };
+  struct Recorded {
+    StepKind step;
+    Graph graph;
+    int64_t last_used;
+  };
+  std::vector<int32_t> host_position;  // [batch_rows]
+  StepKind step_kind;
+  int32_t rows_together = 1;     // rows of a sequence in the step, on average
+  int32_t page_stride = 0;       // of the step's table of pages: as long as its rows need
+  int32_t recorded_longest = 0;  // positions that the launches of a recorded step allow for; else 0
+  bool recording = false;
+  Graph graph = nullptr;  // of the step, once there is one
+  bool met[2] = {};       // whether a pass without and with the MTP layer has been enqueued
+  static constexpr size_t kMostGraphs = 64, kMostSeen = 256;
+  std::vector<Recorded> recorded;
+  std::vector<StepKind> seen;  // begun once
+  int64_t steps = 0;
 
   unsigned char* staging[2] = {};  // pinned
   int next_staging = 0;
-  std::vector<void*> allocations;
+  std::vector<void*> allocations, pinned;
   std::vector<std::unique_ptr<CudaWeight>> weights;
 
   explicit CudaDevice(const DeviceOptions& o);
@@ -125,6 +154,10 @@ struct CudaDevice {
     return integers(kind, const_cast<void*>(buffer), r);
   }
   StepView step(int32_t first) const;  // of rows from `first` on
+  // Positions that the row with most of these rows sees, or more: launches depend on no other of the batch's
+  // values.
+  int32_t longest(int32_t first, int32_t count) const;
+  void drop_graphs() noexcept;  // after the stream has come past them
   CacheView cache(int32_t layer) const;
 
   // Host memory to the device, enqueued; `host` may change when this returns.
@@ -173,6 +206,10 @@ void for_tiles(RowRange rows, int32_t tile, F&& body) {
 }
 
 // The table's entries that are not in device.cpp.
+StepPlan begin_step(Device*, const StepArgs&);
+void end_step(Device*, bool complete);
+bool wait(Device*, double seconds, double* took);
+int32_t greedy(Device*, int32_t i);
 void embed(Device*, const EmbedArgs&);
 void add_norm(Device*, const AddNormArgs&);
 void attn_in(Device*, const AttnInArgs&);

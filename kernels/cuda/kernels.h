@@ -169,6 +169,17 @@ struct LinearArgs {
 };
 void launch_linear(const LinearArgs&, Stream);
 
+// ------------------------------------------------------------------------------------- sample.cu
+
+struct GreedyArgs {  // the allowed id with the greatest logit, the lowest of equals; -1: none above -inf
+  int32_t rows;
+  int64_t vocab;
+  const float* logits;           // [R, vocab]
+  const unsigned char* allowed;  // [vocab] not 0: allowed
+  int32_t* token;                // out [R]
+};
+void launch_greedy(const GreedyArgs&, Stream);
+
 // ------------------------------------------------------------------------------------- cache.cu
 
 struct CacheAppendRowsArgs {  // norms, RoPE, quantisation, and the two cache rows

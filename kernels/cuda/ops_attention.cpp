@@ -23,8 +23,7 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
   for_tiles(args.rows, d.tile.select, [&](int32_t first, int32_t count) {
-    const int32_t* position = d.host_position.data() + first;
-    const int32_t longest = *std::max_element(position, position + count) + 1;
+    const int32_t longest = d.longest(first, count);
     const StepView step = d.step(first);
     const int64_t score_stride = int64_t{d.layout.page_stride} * kPageTokens;
     if (longest > g.index_topk) {
@@ -49,10 +48,8 @@ void attend(Device* handle, const AttendArgs& args) {
   const WeightView& kv_b = cuda_weight(args.weights->kv_b).view;
   const int64_t rank = g.kv_lora_rank, per_head = g.qk_nope_head_dim + g.v_head_dim;
   if (args.rows.count == 0) return;
-  const int32_t* position = d.host_position.data() + args.rows.first;
   // Positions that a row has at most: how many it has is known on the device.
-  const int32_t most =
-      args.selected ? g.index_topk : *std::max_element(position, position + args.rows.count) + 1;
+  const int32_t most = args.selected ? g.index_topk : d.longest(args.rows.first, args.rows.count);
   const bool mma = attend_mma(d.official(), rank, g.qk_rope_head_dim), whole = mma && most <= kAttendMmaFold;
   for_tiles(args.rows, whole ? d.tile.attend : d.tile.split, [&](int32_t first, int32_t count) {
     const int32_t splits = whole && count > attend_mma_split_rows(g.num_heads)

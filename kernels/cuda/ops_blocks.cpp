@@ -170,10 +170,9 @@ void mtp_in(Device* handle, const MtpInArgs& args) {
   const auto eps = static_cast<float>(d.geometry.rms_norm_eps);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     float *const embedded = d.wide, *const hidden = d.wide + n;  // halves of rows of 2 D values
-    d.upload(d.next_token, args.next_token + first, 4 * int64_t{count});
-    launch_embed(
-        {count, cuda_weight(args.weights->embed).view, d.next_token, d.position + first, embedded, 2 * n},
-        d.stream());
+    launch_embed({count, cuda_weight(args.weights->embed).view, d.next_token + first, d.position + first,
+                  embedded, 2 * n},
+                 d.stream());
     const auto norm = [&](const float* x, int64_t stride, const Weight* weight, float* out) {
       launch_norm({count, n, nullptr, x, stride, nullptr, 0, nullptr, cuda_weight(weight).vector, eps, false,
                    out, 2 * n},
@@ -190,17 +189,17 @@ void mtp_in(Device* handle, const MtpInArgs& args) {
 void logits(Device* handle, const LogitsArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const int64_t n = d.geometry.hidden_size, vocab = d.geometry.vocab_size;
-  for_tiles({0, args.count}, d.tile.logits, [&](int32_t first, int32_t count) {
-    d.upload(d.row, args.row + first, 4 * int64_t{count});
+  float* const out = d.row_of(Act::logits, args.logits, args.rows.first);
+  for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     launch_norm(
-        {count, n, d.row, d.row_of(Act::x, args.x, 0), n,
+        {count, n, d.logit_row + first, d.row_of(Act::x, args.x, 0), n,
          args.delta ? d.row_of(Act::delta, args.delta, 0) : nullptr, n, nullptr,
          cuda_weight(args.norm).vector, static_cast<float>(d.geometry.rms_norm_eps), d.official(), d.wide, n},
         d.stream());
     PackedInput normed(d, d.wide, n, n, count);
-    normed.linear(args.head, d.logits, vocab);
-    d.download(args.logits + first * vocab, d.logits, 4 * count * vocab);
+    normed.linear(args.head, d.row_of(Act::logits, args.logits, first), vocab);
   });
+  launch_greedy({args.rows.count, vocab, out, d.allowed, d.greedy + args.rows.first}, d.stream());
 }
 
 }  // namespace dsv::cuda

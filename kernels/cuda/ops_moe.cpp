@@ -14,6 +14,8 @@ const CudaDevice::FfnTable& table_of(CudaDevice& d, const void* key, const FfnWe
   }
   // A model has fewer; another caller's tables may be made again, because the stream keeps the order.
   if (d.ffn_table_index.size() == d.ffn_table_index.capacity() || d.ffn_views + count > d.layout.ffn_views) {
+    d.runtime->synchronize();
+    d.drop_graphs();  // which read the old ones
     d.ffn_table_index.clear();
     d.ffn_views = 0;
   }

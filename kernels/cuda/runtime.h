@@ -12,6 +12,14 @@
 
 namespace dsv::cuda {
 
+using Graph = void*;  // recorded work, which can be put on the stream again and again
+
+// Points in the stream's work that the host looks for.
+enum Mark : int { kStaging0, kStaging1, kInputs, kStepBegin, kStepEnd, kMarks };
+
+inline constexpr int64_t kAlignment = 256;
+inline constexpr int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
 class Runtime {
  public:
   virtual ~Runtime() = default;  // everything is freed before
@@ -19,7 +27,10 @@ class Runtime {
   virtual const char* description() const = 0;  // "NVIDIA H100 (sm_90, 78 GiB)"
   virtual Stream stream() const = 0;            // the one stream that all work is put on, in order
 
-  virtual void* allocate(int64_t bytes, const char* what) = 0;         // device memory, 256-byte aligned
+  // Takes device memory at once, for later allocations: many small ones would each be rounded up, by as much
+  // as 2 MB.
+  virtual void reserve(int64_t bytes) = 0;
+  virtual void* allocate(int64_t bytes, const char* what) = 0;         // device memory, kAlignment aligned
   virtual void* allocate_pinned(int64_t bytes, const char* what) = 0;  // host memory that copies can read
   virtual void free(void* device) noexcept = 0;
   virtual void free_pinned(void* host) noexcept = 0;
@@ -28,10 +39,21 @@ class Runtime {
   virtual void copy_in(void* device, const void* host, int64_t bytes) = 0;
   virtual void copy_out(void* host, const void* device, int64_t bytes) = 0;
 
-  // Two marks, 0 and 1: mark() notes how far the stream's work is; wait() returns when it has come there.
-  virtual void mark(int which) = 0;
-  virtual void wait(int which) = 0;
+  // mark() notes how far the enqueued work is; reached() says whether the stream has come there, wait()
+  // returns when it has. Each is reached as long as it has not been set.
+  virtual void mark(Mark which) = 0;
+  virtual bool reached(Mark which) = 0;
+  virtual void wait(Mark which) = 0;
+  virtual double seconds_of_step() = 0;  // from kStepBegin to kStepEnd, both reached
   virtual void synchronize() = 0;
+
+  // What is enqueued between begin_recording and end_recording is not run but becomes a graph. Nothing may be
+  // marked, waited for or allocated between them; host code may take its time and change threads.
+  virtual void begin_recording() = 0;
+  virtual Graph end_recording() = 0;
+  virtual void drop_recording() noexcept = 0;
+  virtual void run(Graph) = 0;
+  virtual void free_graph(Graph) noexcept = 0;  // after the stream has come past it
 };
 
 // `device`: a number as text; null or "" is the first. check_device throws what open_runtime would.

@@ -73,7 +73,10 @@ class CudaRuntime final : public Runtime {
     try {
       check(cudaSetDevice(device_));
       check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-      for (cudaEvent_t& mark : marks_) check(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
+      for (int i = 0; i < kMarks; ++i) {
+        const bool timed = i == kStepBegin || i == kStepEnd;
+        check(cudaEventCreateWithFlags(&marks_[i], timed ? cudaEventDefault : cudaEventDisableTiming));
+      }
     } catch (...) {
       release();
       throw;
@@ -88,22 +91,15 @@ class CudaRuntime final : public Runtime {
     return stream_;
   }
 
+  void reserve(int64_t bytes) override {
+    reserved_ = reserved_end_ = static_cast<unsigned char*>(take(bytes, "the model"));
+    reserved_end_ += bytes;
+    next_ = reserved_;
+  }
   void* allocate(int64_t bytes, const char* what) override {
-    void* memory = nullptr;
-    check(cudaSetDevice(device_));
-    const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));
-    if (error == cudaErrorMemoryAllocation) {
-      size_t free_bytes = 0, total = 0;
-      cudaGetLastError();
-      cudaMemGetInfo(&free_bytes, &total);
-      fail(DSV_ERROR_OUT_OF_MEMORY,
-           "GPU {} has {} of its {} bytes free, and {} needs {}: lower context_tokens, batch_rows or "
-           "kv_budget_bytes, "
-           "take a smaller model, {}",
-           device_, free_bytes, total, what, bytes, kOrCpu);
-    }
-    check(error);
-    return memory;
+    if (reserved_end_ - next_ < aligned(bytes)) return take(bytes, what);
+    next_ += aligned(bytes);
+    return next_ - aligned(bytes);
   }
   void* allocate_pinned(int64_t bytes, const char* what) override {
     void* memory = nullptr;
@@ -119,7 +115,10 @@ class CudaRuntime final : public Runtime {
     check(error);
     return memory;
   }
-  void free(void* device) noexcept override { cudaFree(device); }
+  void free(void* device) noexcept override {
+    const auto* const at = static_cast<unsigned char*>(device);
+    if (at < reserved_ || at >= reserved_end_) cudaFree(device);
+  }
   void free_pinned(void* host) noexcept override { cudaFreeHost(host); }
 
   void copy_in(void* device, const void* host, int64_t bytes) override {
@@ -130,14 +129,82 @@ class CudaRuntime final : public Runtime {
     check_launches();
     check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_));
   }
-  void mark(int which) override { check(cudaEventRecord(marks_[which], stream_)); }
-  void wait(int which) override { check(cudaEventSynchronize(marks_[which])); }
+  void mark(Mark which) override {
+    check_launches();
+    check(cudaEventRecord(marks_[which], stream_));
+  }
+  bool reached(Mark which) override {
+    check(cudaSetDevice(device_));
+    const cudaError_t error = cudaEventQuery(marks_[which]);
+    if (error == cudaErrorNotReady) {
+      cudaGetLastError();  // or the next check would take it for a launch's
+      return false;
+    }
+    check(error);
+    return true;
+  }
+  void wait(Mark which) override {
+    check(cudaSetDevice(device_));
+    check(cudaEventSynchronize(marks_[which]));
+  }
+  double seconds_of_step() override {
+    float milliseconds = 0;
+    check(cudaSetDevice(device_));
+    check(cudaEventElapsedTime(&milliseconds, marks_[kStepBegin], marks_[kStepEnd]));
+    return milliseconds * 1e-3;
+  }
   void synchronize() override {
     check_launches();
     check(cudaStreamSynchronize(stream_));
   }
 
+  // Relaxed: the host may go on with its recording on another thread, and other threads with their own work.
+  void begin_recording() override {
+    check_launches();
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed));
+  }
+  Graph end_recording() override {
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    check_launches();
+    check(cudaStreamEndCapture(stream_, &graph));
+    const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
+    cudaGraphDestroy(graph);
+    check(error);
+    return exec;
+  }
+  void drop_recording() noexcept override {
+    cudaGraph_t graph = nullptr;
+    cudaSetDevice(device_);
+    if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
+    cudaGetLastError();
+  }
+  void run(Graph graph) override {
+    check_launches();
+    check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_));
+  }
+  void free_graph(Graph graph) noexcept override {
+    cudaSetDevice(device_);
+    cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+  }
+
  private:
+  void* take(int64_t bytes, const char* what) {
+    void* memory = nullptr;
+    check(cudaSetDevice(device_));
+    const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+      size_t free_bytes = 0, total = 0;
+      cudaGetLastError();
+      cudaMemGetInfo(&free_bytes, &total);
+      fail(DSV_ERROR_OUT_OF_MEMORY,
+           "GPU {} has {} of its {} bytes free, and {} needs {}: lower context_tokens, batch_rows or "
+           "kv_budget_bytes, take a smaller model, {}",
+           device_, free_bytes, total, what, bytes, kOrCpu);
+    }
+    check(error);
+    return memory;
+  }
   // What launches since the last check have left.
   void check_launches() {
     check(cudaSetDevice(device_));
@@ -152,6 +219,7 @@ class CudaRuntime final : public Runtime {
          device_, cudaGetErrorName(error), cudaGetErrorString(error));
   }
   void release() noexcept {
+    if (reserved_) cudaFree(reserved_);
     for (cudaEvent_t mark : marks_) {
       if (mark) cudaEventDestroy(mark);
     }
@@ -161,7 +229,8 @@ class CudaRuntime final : public Runtime {
   int device_ = 0;
   std::string description_;
   cudaStream_t stream_ = nullptr;
-  cudaEvent_t marks_[2] = {};
+  unsigned char *reserved_ = nullptr, *reserved_end_ = nullptr, *next_ = nullptr;
+  cudaEvent_t marks_[kMarks] = {};
 };
 
 }  // namespace

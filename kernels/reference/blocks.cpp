@@ -89,7 +89,7 @@ void mtp_in(Device* handle, const MtpInArgs& args) {
   const double eps = device.geometry.rms_norm_eps;
   Rows in;
   for (int32_t r = args.rows.first; r < args.rows.first + args.rows.count; ++r) {
-    Vector e = weight_of(args.weights->embed).row(args.next_token[r]);
+    Vector e = weight_of(args.weights->embed).row(device.step.next_token[r]);
     if (device.step.position[r] == 0) e.assign(e.size(), 0);
     Vector both = rms_norm(e, args.weights->enorm, eps);
     const Vector h =
@@ -104,20 +104,18 @@ void mtp_in(Device* handle, const MtpInArgs& args) {
 void logits(Device* handle, const LogitsArgs& args) {
   const RefDevice& device = device_of(handle);
   Rows in;
-  for (int32_t i = 0; i < args.count; ++i) {
-    Vector x = device.read(Act::x, args.x, args.row[i]);
+  for (int32_t i = 0; i < args.rows.count; ++i) {
+    const int32_t r = device.step.logit_row[args.rows.first + i];
+    Vector x = device.read(Act::x, args.x, r);
     if (args.delta) {
-      const Vector delta = device.read(Act::delta, args.delta, args.row[i]);
+      const Vector delta = device.read(Act::delta, args.delta, r);
       for (size_t j = 0; j < x.size(); ++j) x[j] += delta[j];
     }
     Vector h = rms_norm(x, args.norm, device.geometry.rms_norm_eps);
     round_activation(device, h);
     in.push_back(h);
   }
-  float* out = args.logits;
-  for (const Vector& row : linear(device, args.head, in)) {
-    for (const double value : row) *out++ = static_cast<float>(value);
-  }
+  device.write(Act::logits, args.logits, args.rows, linear(device, args.head, in));
 }
 
 }  // namespace dsv::reference

@@ -23,7 +23,7 @@ void deallocate(const DeviceOptions& o, void* memory, int64_t bytes) {
 }
 
 int64_t act_bytes(const RefDevice& device, Act kind) {
-  return device.options.batch_rows * device.width(kind) * static_cast<int64_t>(sizeof(double));
+  return buffer_rows(device.options, kind) * device.width(kind) * static_cast<int64_t>(sizeof(double));
 }
 int64_t pool_bytes(const RefDevice& device) { return device.options.kv_pages * device.kv.page_bytes(); }
 
@@ -116,7 +116,10 @@ void write_kv(Device* handle, int32_t layer, int32_t page, const void* in) {
               static_cast<size_t>(device.kv.index_page_bytes));
 }
 
-void begin_step(Device* handle, const StepArgs& step) { device_of(handle).step = step; }
+StepPlan begin_step(Device* handle, const StepArgs& step) {
+  device_of(handle).step = step;
+  return {step.rows, step.logit_rows, false};
+}
 
 }  // namespace
 
@@ -150,6 +153,8 @@ int64_t RefDevice::width(Act kind) const {
     case Act::expert:
     case Act::expert_weight:
       return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
+    case Act::logits:
+      return g.vocab_size;
     case Act::count:
       break;
   }

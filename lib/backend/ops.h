@@ -55,6 +55,7 @@ enum class Act : int32_t {  // kinds of activation buffer, with the logical shap
   n_selected,     // [1]                                                           } indexer
   expert,         // [num_experts_per_tok], ascending     } null buffers
   expert_weight,  // [num_experts_per_tok] of those, f32  } without experts
+  logits,         // [V], f32; has DeviceOptions::logit_rows rows, one for each wanted row of the batch
   count
 };
 
@@ -66,16 +67,25 @@ struct DeviceOptions {
   const Geometry* geometry = nullptr;  // copied
   Precision precision = Precision::official;
   bool with_mtp = false;
-  int32_t batch_rows = 0;        // R: rows of a batch at most
-  int32_t max_context = 0;       // positions of a sequence at most
-  int64_t kv_pages = 0;          // pages of the pool
-  const char* target = nullptr;  // CPU: force an instruction set; null = best. CUDA: the GPU's number
-  Jobs* jobs = nullptr;          // outlives the device
+  int32_t batch_rows = 0;   // R: rows of a batch at most
+  int32_t logit_rows = 0;   // rows of a batch whose logits are wanted at most; 0: all of them
+  int32_t max_context = 0;  // positions of a sequence at most
+  int64_t kv_pages = 0;     // pages of the pool
+  // What plan_weight_copy says of all weights to come, for a device that takes its memory at once; 0: unknown
+  int64_t weight_copy_bytes = 0;
+  const char* target = nullptr;   // CPU: force an instruction set; null = best. CUDA: the GPU's number
+  const bool* allowed = nullptr;  // [V] ids that `greedy` may choose; null: all. Copied
+  Jobs* jobs = nullptr;           // outlives the device
   // Large blocks; nothing is allocated after open and load_weight. Throws dsv::Error (OUT_OF_MEMORY, BUDGET).
   void* (*allocate)(void* user, int64_t size, int64_t alignment) = nullptr;
   void (*deallocate)(void* user, void* memory, int64_t size, int64_t alignment) = nullptr;
   void* user = nullptr;
 };
+
+// Rows that a buffer of that kind has.
+inline int32_t buffer_rows(const DeviceOptions& options, Act kind) {
+  return kind == Act::logits && options.logit_rows > 0 ? options.logit_rows : options.batch_rows;
+}
 
 struct RowRange {
   int32_t first = 0, count = 0;
@@ -91,6 +101,18 @@ struct StepArgs {
   const int32_t* page_table = nullptr;  // [sequences, page_stride]: page of positions 64 i .. 64 i + 63
   int32_t sequences = 0;
   int32_t page_stride = 0;
+  const int32_t* next_token = nullptr;  // [rows] the token after each row's, for mtp_in; null: no MTP layer
+  const int32_t* logit_row = nullptr;   // [logit_rows] rows whose logits are wanted, ascending
+  int32_t logit_rows = 0;
+  // The ops of a whole forward pass follow, always the same for the same kind of pass (with the MTP layer or
+  // without), on all rows, and then end_step. For tables that have one.
+  bool whole = false;
+};
+// How the ops of a step are to be called: on rows [0, rows), and logits on [0, logit_rows). A device may ask
+// for more rows than the batch has; those repeat its last one.
+struct StepPlan {
+  int32_t rows = 0, logit_rows = 0;
+  bool recorded = false;  // of a whole step: the device knows its ops. Call none but end_step.
 };
 
 struct EmbedArgs {
@@ -186,20 +208,18 @@ struct FfnArgs {
 struct MtpInArgs {
   RowRange rows;
   const MtpWeights* weights;
-  const Weight* norm;         // [D] the main model's final norm
-  const int32_t* next_token;  // [R]
-  const void* x;              // main residual stream, last delta added
+  const Weight* norm;  // [D] the main model's final norm
+  const void* x;       // main residual stream, last delta added
   Buffer x_out;
 };
-// logits[i] = head RMSNorm(x[row[i]] + delta[row[i]]), fp32.
+// logits[i] = head RMSNorm(x[row[i]] + delta[row[i]]), fp32, row = StepArgs::logit_row.
 struct LogitsArgs {
-  const int32_t* row;  // [count] rows of the batch
-  int32_t count;
+  RowRange rows;  // i
   const void* x;
   const void* delta;   // or null
   const Weight* norm;  // [D]
   const Weight* head;  // [V, D]
-  float* logits;       // out [count, V], host memory
+  Buffer logits;       // out
 };
 
 // Every entry is set. Functions report failure by throwing dsv::Error from open and load_weight only; ops
@@ -210,7 +230,9 @@ struct OpTable {
 
   Device* (*open)(const DeviceOptions&);
   void (*close)(Device*);
-  const char* (*target)(const Device*);           // instruction set in use
+  const char* (*target)(const Device*);  // instruction set in use
+  // Memory is the host's, or where a GPU computes the GPU's: `own_memory`. Then its host memory beside, some
+  // MB for transfers, is in no plan.
   int64_t (*plan_scratch)(const DeviceOptions&);  // bytes that open will allocate, KV pool excluded
   int64_t (*plan_weight_copy)(const DeviceOptions&, const HostMatrix&);  // bytes load_weight will allocate
   const Weight* (*load_weight)(Device*, const HostMatrix&);  // references the mapped bytes where it can
@@ -220,7 +242,7 @@ struct OpTable {
   void (*read_kv)(Device*, int32_t layer, int32_t page, void* out);    // one layer's page, in KvLayout bytes
   void (*write_kv)(Device*, int32_t layer, int32_t page, const void* in);
 
-  void (*begin_step)(Device*, const StepArgs&);
+  StepPlan (*begin_step)(Device*, const StepArgs&);
   void (*embed)(Device*, const EmbedArgs&);
   void (*add_norm)(Device*, const AddNormArgs&);
   void (*attn_in)(Device*, const AttnInArgs&);
@@ -234,6 +256,18 @@ struct OpTable {
   void (*ffn)(Device*, const FfnArgs&);
   void (*mtp_in)(Device*, const MtpInArgs&);
   void (*logits)(Device*, const LogitsArgs&);
+
+  // For devices that work on their own while the host goes on: there an op only enqueues its work, in order.
+  // All null where an op is done when it returns. `store` and `fetch` come after what was enqueued.
+
+  // Ends a whole step; `complete` false drops one whose ops have not all been called, and never throws.
+  void (*end_step)(Device*, bool complete) = nullptr;
+  // Whether the last whole step is done; waits for that as long at most. Then *took: what it took the device.
+  bool (*wait)(Device*, double seconds, double* took) = nullptr;
+  // After a whole step: the allowed id with the greatest of logits row i, the lowest of equals; -1 if there
+  // is none above -infinity. Null: left to the host.
+  int32_t (*greedy)(Device*, int32_t i) = nullptr;
+  bool own_memory = false;
 };
 
 const OpTable& cpu_ops();        // kernels/cpu

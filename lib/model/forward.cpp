@@ -9,6 +9,9 @@ namespace {
 // A budget this long is no budget: dsv_engine_run, and hosts that do not care.
 constexpr double kNoHurry = 3600;
 
+// A chunk of a prompt that a device computes on its own should not hold up others' tokens for longer.
+constexpr std::chrono::milliseconds kLeastChunk{20};
+
 double seconds(Forward::Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
 }  // namespace
@@ -45,9 +48,9 @@ int32_t RowCost::rows_within(double seconds, int32_t rows) const {
 }
 
 Forward::Forward(const Host& host, const OpTable& ops, Device* device, const Geometry& geometry,
-                 const ModelWeights& weights, int32_t max_logit_rows)
+                 const ModelWeights& weights)
     : ops_(ops), device_(device), geometry_(geometry), weights_(weights) {
-  logits_ = {host, int64_t{max_logit_rows} * geometry.vocab_size, "the logits"};
+  logits_ = {host, geometry.vocab_size, "the logits"};
 }
 
 // Pre-norm decoder layer: x += attention(norm(x)); x += ffn_or_moe(norm(x)). The block's output stays in
@@ -83,14 +86,55 @@ void Forward::layer(int32_t index, const LayerWeights& weights, Act stream, RowR
 }
 
 void Forward::begin(const Batch& batch) {
-  batch_ = &batch;
   stage_ = 0;
   next_row_ = 0;
-  ops_.begin_step(device_, {batch.rows(), batch.token.data(), batch.position.data(), batch.sequence.data(),
-                            batch.page_table.data(), batch.sequences, batch.page_stride});
+  ended_ = paused_ = false;
+  plan_ =
+      ops_.begin_step(device_, {batch.rows(), batch.token.data(), batch.position.data(),
+                                batch.sequence.data(), batch.page_table.data(), batch.sequences,
+                                batch.page_stride, batch.draft ? batch.next_token.data() : nullptr,
+                                batch.logit_row.data(), static_cast<int32_t>(batch.logit_row.size()), true});
+  batch_ = &batch;
+}
+
+void Forward::abandon() {
+  if (enqueues() && !ended_) ops_.end_step(device_, false);
+  batch_ = nullptr;
 }
 
 bool Forward::advance(Clock::time_point deadline, const std::atomic<bool>* stop) {
+  return enqueues() ? advance_enqueued(deadline, stop) : advance_rows(deadline, stop);
+}
+
+bool Forward::advance_enqueued(Clock::time_point deadline, const std::atomic<bool>* stop) {
+  const auto over = [&] { return Clock::now() >= deadline || (stop && *stop); };
+  while (!ended_) {
+    if (!plan_.recorded) {
+      const bool in_layers = stage_ < layer_stages();
+      advance_stage({0, in_layers ? plan_.rows : plan_.logit_rows});
+      if (stage_++ < layer_stages()) {
+        if (!over()) continue;
+        paused_ = true;
+        return false;
+      }
+    }
+    ops_.end_step(device_, true);
+    ended_ = true;
+  }
+  // In slices, to look at `stop`.
+  constexpr double kSlice = 1e-3;
+  for (;;) {
+    double took = 0;
+    if (ops_.wait(device_, std::min(kSlice, seconds(deadline - Clock::now())), &took)) {
+      if (!paused_) layer_cost_.measured(plan_.rows, took / layer_stages());
+      batch_ = nullptr;
+      return true;
+    }
+    if (over()) return false;
+  }
+}
+
+bool Forward::advance_rows(Clock::time_point deadline, const std::atomic<bool>* stop) {
   for (Clock::time_point now = Clock::now();;) {
     const bool in_layers = stage_ < layer_stages();
     const int32_t rows = in_layers ? batch_->rows() : static_cast<int32_t>(batch_->logit_row.size());
@@ -133,24 +177,26 @@ void Forward::draft_input(RowRange rows) {
   const Buffer x = ops_.buffer(device_, Act::x);
   ops_.add_norm(device_,
                 {rows, x, ops_.buffer(device_, Act::delta), weights_.norm, ops_.buffer(device_, Act::h)});
-  ops_.mtp_in(device_, {rows, &weights_.mtp, weights_.norm, batch_->next_token.data(), x,
-                        ops_.buffer(device_, Act::mtp_x)});
+  ops_.mtp_in(device_, {rows, &weights_.mtp, weights_.norm, x, ops_.buffer(device_, Act::mtp_x)});
 }
 
 void Forward::compute_logits(RowRange rows) {
   const bool draft = batch_->draft;
-  ops_.logits(device_, {batch_->logit_row.data() + rows.first, rows.count,
-                        ops_.buffer(device_, draft ? Act::mtp_x : Act::x), ops_.buffer(device_, Act::delta),
-                        draft ? weights_.mtp.head_norm : weights_.norm,
-                        draft ? weights_.mtp.head : weights_.head, logits(rows.first)});
+  ops_.logits(device_, {rows, ops_.buffer(device_, draft ? Act::mtp_x : Act::x),
+                        ops_.buffer(device_, Act::delta), draft ? weights_.mtp.head_norm : weights_.norm,
+                        draft ? weights_.mtp.head : weights_.head, ops_.buffer(device_, Act::logits)});
+}
+
+float* Forward::logits(int32_t i) {
+  ops_.fetch(device_, Act::logits, ops_.buffer(device_, Act::logits), {i, 1}, logits_.data());
+  return logits_.data();
 }
 
 int32_t Forward::rows_within(Clock::duration budget, int32_t rows) const {
+  if (enqueues()) budget = std::max<Clock::duration>(budget, kLeastChunk);
   return layer_cost_.rows_within(seconds(budget) / geometry_.num_layers, rows);
 }
 
-int64_t Forward::scratch_bytes(const Geometry& g, int32_t max_logit_rows) {
-  return 4 * max_logit_rows * g.vocab_size;
-}
+int64_t Forward::scratch_bytes(const Geometry& g) { return 4 * g.vocab_size; }
 
 }  // namespace dsv

@@ -33,37 +33,47 @@ class RowCost {
   std::array<Cost, kSizes> cost_{};  // [i] of 2^(i-1) + 1 to 2^i rows
 };
 
-// Runs one batch at a time. It can stop between layers, and inside a layer between rows, and go on later:
-// that is how a step keeps its budget. Results do not depend on where it stopped. Not thread-safe. No
-// allocation after construction.
+// Runs one batch at a time. It can stop and go on later: that is how a step keeps its budget. On a device
+// whose ops compute before they return it stops between layers, and inside a layer between rows. On one that
+// works on its own it enqueues layers of all rows, then the device goes on whether or not somebody waits, and
+// stopping is to look again later. Results do not depend on where it stopped. Not thread-safe. No allocation
+// after construction.
 class Forward {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // All references outlive this. max_logit_rows: of a batch.
+  // All references outlive this.
   Forward(const Host& host, const OpTable& ops, Device* device, const Geometry& geometry,
-          const ModelWeights& weights, int32_t max_logit_rows);
+          const ModelWeights& weights);
 
   // Starts `batch`, which stays unchanged until advance() returns true or abandon(). Must not be running.
   void begin(const Batch& batch);
   bool running() const { return batch_ != nullptr; }
   // Computes until done (true) or until going on would overshoot `deadline` by more than one layer of one row
-  // (false). Makes at least one layer of one row of progress. Also returns false soon after *stop (if given)
-  // has become true, from whatever thread.
+  // (false); where ops are enqueued: by more than it takes to enqueue one layer. Makes at least that much
+  // progress. Also returns false soon after *stop (if given) has become true, from whatever thread.
   bool advance(Clock::time_point deadline, const std::atomic<bool>* stop = nullptr);
   // Drops the running batch. What it wrote to the cache at its rows' positions is undefined.
-  void abandon() { batch_ = nullptr; }
+  void abandon();
 
-  // [V] of batch.logit_row[i], fp32, valid until the next begin(). Writable: sampling works in place.
-  float* logits(int32_t i) { return logits_.data() + static_cast<int64_t>(i) * geometry_.vocab_size; }
+  // Of batch.logit_row[i], until the next begin():
+  // [V] fp32, valid until the next call. Writable: sampling works in place.
+  float* logits(int32_t i);
+  // The allowed id with the greatest logit, as the device has found it; -1: see logits().
+  int32_t greedy(int32_t i) const { return ops_.greedy ? ops_.greedy(device_, i) : -1; }
 
   // Rows (at most `rows`) that should pass all layers within `budget`; at least 1. For sizing prefill chunks.
+  // A device that works on its own does so between steps, too: then a small budget does not make chunks
+  // small.
   int32_t rows_within(Clock::duration budget, int32_t rows) const;
 
   // Host memory this allocates, for the plan.
-  static int64_t scratch_bytes(const Geometry& geometry, int32_t max_logit_rows);
+  static int64_t scratch_bytes(const Geometry& geometry);
 
  private:
+  bool enqueues() const { return ops_.wait != nullptr; }
+  bool advance_rows(Clock::time_point deadline, const std::atomic<bool>* stop);
+  bool advance_enqueued(Clock::time_point deadline, const std::atomic<bool>* stop);
   void layer(int32_t index, const LayerWeights& weights, Act stream, RowRange rows);
   void advance_stage(RowRange rows);
   void draft_input(RowRange rows);
@@ -75,6 +85,9 @@ class Forward {
   const Geometry& geometry_;
   const ModelWeights& weights_;
   const Batch* batch_ = nullptr;
+  StepPlan plan_;
+  bool ended_ = false;    // the device has all of the step
+  bool paused_ = false;   // while it was enqueued, so that what it took says nothing
   int32_t stage_ = 0;     // 0 .. num_layers - 1: that layer; then the MTP layer if `draft`; then the logits
   int32_t next_row_ = 0;  // rows [0, next_row_) have passed the stage (of logit_row in the last one)
   RowCost layer_cost_, logits_cost_;

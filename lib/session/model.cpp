@@ -70,6 +70,7 @@ DeviceOptions device_options(const Engine& engine, const Checkpoint& checkpoint,
   device.precision = options.precision;
   device.with_mtp = checkpoint.has_mtp();
   device.batch_rows = sizes.batch_rows;
+  device.logit_rows = sizes.max_logit_rows;
   device.max_context = static_cast<int32_t>(sizes.context_tokens);
   device.kv_pages = sizes.pages;
   device.target = engine.target();
@@ -97,11 +98,16 @@ dsv_memory_plan plan_sizes(const Engine& engine, const Checkpoint& checkpoint, c
   plan.kv_bytes_per_1k = 1024 / kPageTokens * sizes.page_bytes;
   plan.kv_pool_bytes = sizes.pages * sizes.page_bytes;
   plan.kv_pool_tokens = sizes.pages * kPageTokens;
-  plan.scratch_bytes = engine.ops().plan_scratch(device) +
-                       Forward::scratch_bytes(geometry, sizes.max_logit_rows) +
-                       Scheduler::scratch_bytes(sizes.batch_rows, static_cast<int32_t>(geometry.vocab_size),
-                                                sizes.context_tokens);
-  plan.total_bytes = plan.weight_bytes + plan.weight_copy_bytes + plan.kv_pool_bytes + plan.scratch_bytes;
+  plan.scratch_bytes = engine.ops().plan_scratch(device);
+  plan.total_bytes = plan.weight_copy_bytes + plan.kv_pool_bytes;
+  if (!engine.ops().own_memory) {
+    plan.scratch_bytes +=
+        Forward::scratch_bytes(geometry) + Scheduler::scratch_bytes(sizes.batch_rows,
+                                                                    static_cast<int32_t>(geometry.vocab_size),
+                                                                    sizes.context_tokens);
+    plan.total_bytes += plan.weight_bytes;
+  }
+  plan.total_bytes += plan.scratch_bytes;
   plan.parameters = checkpoint.parameters();
   plan.active_bytes_per_token = checkpoint.active_bytes_per_token();
   return plan;
@@ -196,22 +202,27 @@ void Model::load() {
   check_cancel();
   const Sizes sizes = size_up(*checkpoint_, options_);
   plan_ = plan_sizes(*engine_, *checkpoint_, options_, sizes);
-  if (options_.weight_budget_bytes > 0 &&
-      plan_.weight_bytes + plan_.weight_copy_bytes > options_.weight_budget_bytes) {
+  const int64_t weights = plan_.weight_copy_bytes + (ops.own_memory ? 0 : plan_.weight_bytes);
+  if (options_.weight_budget_bytes > 0 && weights > options_.weight_budget_bytes) {
     fail(DSV_ERROR_BUDGET, "the weights of {} take {} bytes: options->weight_budget_bytes allows {}",
-         shown(folder_), plan_.weight_bytes + plan_.weight_copy_bytes, options_.weight_budget_bytes);
+         shown(folder_), weights, options_.weight_budget_bytes);
   }
   context_tokens_ = sizes.context_tokens;
   load_tokenizer();
   check_cancel();
 
   const Geometry& geometry = config().geometry;
-  device_ = {ops.open(device_options(*engine_, *checkpoint_, options_, sizes)), DeviceCloser{&ops}};
+  std::vector<bool> allowed = allowed_tokens();
+  const std::unique_ptr<bool[]> allowed_flags(new bool[allowed.size()]);
+  std::copy(allowed.begin(), allowed.end(), allowed_flags.get());
+  DeviceOptions device = device_options(*engine_, *checkpoint_, options_, sizes);
+  device.allowed = allowed_flags.get();
+  device.weight_copy_bytes = plan_.weight_copy_bytes;
+  device_ = {ops.open(device), DeviceCloser{&ops}};
   weights_ = checkpoint_->load(ops, device_.get(), monitor_);
   pool_ = std::make_unique<KvPagePool>(static_cast<int32_t>(sizes.pages));
-  forward_ = std::make_unique<Forward>(engine_->host(), ops, device_.get(), geometry, weights_,
-                                       sizes.max_logit_rows);
-  sampler_ = std::make_unique<Sampler>(vocab_size(), allowed_tokens());
+  forward_ = std::make_unique<Forward>(engine_->host(), ops, device_.get(), geometry, weights_);
+  sampler_ = std::make_unique<Sampler>(vocab_size(), std::move(allowed));
   check_cancel();
   scheduler_ = std::make_unique<Scheduler>(*forward_, *sampler_, sizes.batch_rows, sizes.max_logit_rows,
                                            vocab_size(), context_tokens_);

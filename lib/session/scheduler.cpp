@@ -148,8 +148,7 @@ void Scheduler::hand_out(Clock::time_point deadline) {
     const Part part = std::exchange(parts_[next_part_++], {});
     if (!part.session || part.session->closed()) continue;
     at_work_ = part.session;
-    float* logits = part.logit >= 0 ? forward_.logits(part.logit) : nullptr;
-    part.session->rows_done(part.rows, {logits, logits ? raw_logits_.size() : 0}, sampler_, raw_logits_);
+    part.session->rows_done(part.rows, part.logit, forward_, sampler_, raw_logits_);
     at_work_ = nullptr;
     if (Clock::now() >= deadline) break;
   }

@@ -149,7 +149,8 @@ int32_t Session::reserve(int32_t rows) {
   return room;
 }
 
-void Session::rows_done(int32_t rows, std::span<float> logits, Sampler& sampler, std::span<float> scratch) {
+void Session::rows_done(int32_t rows, int32_t logit, Forward& forward, Sampler& sampler,
+                        std::span<float> scratch) {
   held_ += rows;
   if (completion_tokens_ == 0) {
     dsv_event event{};
@@ -158,19 +159,38 @@ void Session::rows_done(int32_t rows, std::span<float> logits, Sampler& sampler,
     event.total = prompt_tokens_ - cached_tokens_;
     emit(event);
   }
-  if (logits.empty() || cancelled() || closed()) return;
+  if (logit < 0 || cancelled() || closed()) return;
 
+  // What the device has chosen saves a row of logits on its way here.
+  const SamplingOptions& sampling = options_.sampling;
+  const bool greedy = sampling.temperature <= 0 && sampling.bias.empty() && options_.logprobs < 0;
+  int32_t token = greedy ? forward.greedy(logit) : -1;
+  if (token >= 0) {
+    count_token();
+  } else {
+    token = sample({forward.logits(logit), scratch.size()}, sampler, scratch);
+    if (token < 0) return;
+  }
+  sampled(token);
+}
+
+void Session::count_token() {
+  ++completion_tokens_;
+  if (text_.in_reasoning()) ++reasoning_tokens_;
+}
+
+// Returns -1 if that has ended the request.
+int32_t Session::sample(std::span<float> logits, Sampler& sampler, std::span<float> scratch) {
   // A load checks what is small; NaN among the weights shows only here. A token drawn from none is made up.
   if (std::all_of(logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); })) {
-    return fail(
-        DSV_ERROR_INVALID_FILE,
-        "the model computed NaN for every token: its weights are damaged; download the checkpoint again");
+    fail(DSV_ERROR_INVALID_FILE,
+         "the model computed NaN for every token: its weights are damaged; download the checkpoint again");
+    return -1;
   }
   const bool logprobs = options_.logprobs >= 0;
   if (logprobs) std::copy(logits.begin(), logits.end(), scratch.begin());
   const int32_t token = sampler.sample(logits, options_.sampling, static_cast<uint64_t>(completion_tokens_));
-  ++completion_tokens_;
-  if (text_.in_reasoning()) ++reasoning_tokens_;
+  count_token();
   if (logprobs) {
     const auto top = std::span(top_).first(
         static_cast<size_t>(std::min(options_.logprobs, static_cast<int32_t>(scratch.size()))));
@@ -183,7 +203,7 @@ void Session::rows_done(int32_t rows, std::span<float> logits, Sampler& sampler,
     event.top_count = static_cast<int32_t>(top.size());
     emit(event);
   }
-  sampled(token);
+  return token;
 }
 
 void Session::sampled(int32_t token) {

@@ -20,6 +20,7 @@
 
 namespace dsv {
 
+class Forward;
 class Model;
 
 // All functions need an Engine::Entry, except those marked [any thread].
@@ -56,9 +57,9 @@ class Session {
   // Takes pages for `rows` more positions; returns for how many there was room.
   int32_t reserve(int32_t rows);
   void hold(int64_t tokens) { held_ = tokens; }
-  // The next `rows` positions are in the cache. `logits`: of the last of them, to sample from (overwritten),
-  // or empty. `scratch` [V].
-  void rows_done(int32_t rows, std::span<float> logits, Sampler& sampler, std::span<float> scratch);
+  // The next `rows` positions are in the cache. `logit`: the row of forward's logits of the last of them, to
+  // sample from, or -1. `scratch` [V].
+  void rows_done(int32_t rows, int32_t logit, Forward& forward, Sampler& sampler, std::span<float> scratch);
   // Ends the request: the text held back, then its one terminal event.
   void finish(int32_t reason);
   void fail(dsv_status status, std::string_view sentence);
@@ -70,6 +71,8 @@ class Session {
   void check_idle() const;
   void replace_tail(std::span<const int32_t> tokens, int64_t prefix);
   void forget_tail();  // what is not held
+  int32_t sample(std::span<float> logits, Sampler& sampler, std::span<float> scratch);
+  void count_token();
   void sampled(int32_t token);
   void take_text(const TextEvent& event);
   void emit_text(int32_t kind, std::string_view text);

@@ -152,6 +152,7 @@ std::vector<std::vector<OpTime>> time_ops(const OpTimesArgs& args, const std::ve
   options.geometry = &geometry;
   options.precision = args.precision == "official" ? dsv::Precision::official : dsv::Precision::exact;
   options.batch_rows = most_rows;
+  options.logit_rows = 1;
   options.max_context = static_cast<int32_t>(longest);
   options.kv_pages = (longest + dsv::kPageTokens - 1) / dsv::kPageTokens;
   options.target = args.cpu_target.empty() ? nullptr : args.cpu_target.c_str();
@@ -160,7 +161,7 @@ std::vector<std::vector<OpTime>> time_ops(const OpTimesArgs& args, const std::ve
   const std::unique_ptr<dsv::Device, void (*)(dsv::Device*)> device(table.open(options), table.close);
   dsv::LoadMonitor monitor;
   const dsv::ModelWeights weights = checkpoint->load(table, device.get(), monitor);
-  dsv::Forward forward(host, table, device.get(), geometry, weights, 1);
+  dsv::Forward forward(host, table, device.get(), geometry, weights);
 
   dsv::Batch batch(most_rows, 1, longest);
   std::vector<int32_t> pages(static_cast<size_t>(options.kv_pages));

@@ -153,6 +153,8 @@ int64_t World::width(Act kind) const {
     case Act::expert:
     case Act::expert_weight:
       return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
+    case Act::logits:
+      return g.vocab_size;
     default:
       return g.hidden_size;
   }
@@ -162,7 +164,7 @@ void World::draw_inputs() {
   const bool official = setup.precision == Precision::official;
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
     const auto act = static_cast<Act>(kind);
-    if (is_integer(act) || act == Act::expert_weight) continue;
+    if (is_integer(act) || act == Act::expert_weight || act == Act::logits) continue;
     const bool normalised_next =
         act == Act::x || act == Act::delta || act == Act::kv_raw || act == Act::index_k_raw;
     std::vector<float>& values = input[act];
@@ -386,8 +388,12 @@ Result Rig::run(Op op, const RowSet& set) {
                              sequence = pick(w_.sequence);
   poison();
   if (has_cache_) fill_cache(op, set);
-  ops_.begin_step(device_, {static_cast<int32_t>(rows), token.data(), position.data(), sequence.data(),
-                            w_.page_table.data(), w_.sequences, w_.page_stride});
+  const std::vector<int32_t> next_token = pick(w_.next_token);
+  std::vector<int32_t> logit_row(rows);
+  std::iota(logit_row.begin(), logit_row.end(), 0);
+  const auto count = static_cast<int32_t>(rows);
+  ops_.begin_step(device_, {count, token.data(), position.data(), sequence.data(), w_.page_table.data(),
+                            w_.sequences, w_.page_stride, next_token.data(), logit_row.data(), count});
   const auto outputs = [&]() -> std::vector<Act> {
     switch (op) {
       case Op::embed:
@@ -411,6 +417,8 @@ Result Rig::run(Op op, const RowSet& set) {
         return {Act::selected, Act::n_selected};
       case Op::route:
         return {Act::expert, Act::expert_weight};
+      case Op::logits:
+        return {Act::logits};
       default:
         return {};
     }
@@ -421,12 +429,7 @@ Result Rig::run(Op op, const RowSet& set) {
     ops_.store(device_, act, ops_.buffer(device_, act), set.filled,
                chosen.data() + set.filled.first * w_.width(act));
   }
-  next_token_ = pick(w_.next_token);
   Result result;
-  if (op == Op::logits) {
-    result.logits.assign(rows * static_cast<size_t>(w_.g.vocab_size) + 1,
-                         std::numeric_limits<float>::quiet_NaN());
-  }
   std::vector<Act> read = outputs;
   if (op == Op::add_norm) read.push_back(Act::x);
   const auto fetch = [&](std::map<Act, std::vector<float>>& to) {
@@ -450,7 +453,7 @@ Result Rig::run(Op op, const RowSet& set) {
   };
   fetch(result.before);
   const std::string after = rows_after();
-  for (const RowRange range : set.ranges) call(op, range, result);
+  for (const RowRange range : set.ranges) call(op, range);
   fetch(result.act);
   EXPECT_TRUE(rows_after() == after) << "written past the end";
   if (op == Op::cache_append) {
@@ -462,7 +465,7 @@ Result Rig::run(Op op, const RowSet& set) {
   return result;
 }
 
-void Rig::call(Op op, RowRange rows, Result& result) {
+void Rig::call(Op op, RowRange rows) {
   const auto b = [&](Act act) { return ops_.buffer(device_, act); };
   switch (op) {
     case Op::embed:
@@ -495,14 +498,10 @@ void Rig::call(Op op, RowRange rows, Result& result) {
     case Op::ffn:
       return ops_.ffn(device_, {rows, &ffn_, b(Act::h), b(Act::delta)});
     case Op::mtp_in:
-      return ops_.mtp_in(device_,
-                         {rows, &mtp_, weight_["norm"], next_token_.data(), b(Act::x), b(Act::mtp_x)});
-    case Op::logits: {
-      std::vector<int32_t> wanted(static_cast<size_t>(rows.count));
-      std::iota(wanted.begin(), wanted.end(), rows.first);
-      return ops_.logits(device_, {wanted.data(), rows.count, b(Act::x), b(Act::delta), weight_["norm"],
-                                   weight_["head"], result.logits.data() + rows.first * w_.g.vocab_size});
-    }
+      return ops_.mtp_in(device_, {rows, &mtp_, weight_["norm"], b(Act::x), b(Act::mtp_x)});
+    case Op::logits:
+      return ops_.logits(device_,
+                         {rows, b(Act::x), b(Act::delta), weight_["norm"], weight_["head"], b(Act::logits)});
   }
 }
 

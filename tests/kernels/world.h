@@ -35,10 +35,9 @@ struct RowSet {
   bool only_selected = false;    // the cache holds NaN but for the latents that these rows select
 };
 
-// Values by row of the batch. `logits` holds NaN where an op wrote nothing, also past its end.
+// Values by row of the batch.
 struct Result {
   std::map<Act, std::vector<float>> act, before;  // before: what the buffers held when the op was called
-  std::vector<float> logits;
   std::vector<std::vector<unsigned char>> pages;
 };
 
@@ -119,7 +118,7 @@ class Rig {
   float unwritten(Act kind) const;
   void poison();
   void fill_cache(Op op, const RowSet& set);
-  void call(Op op, RowRange rows, Result& result);
+  void call(Op op, RowRange rows);
 
   const World& w_;
   const bool has_cache_;
@@ -136,7 +135,6 @@ class Rig {
   MoeWeights moe_;
   FfnWeights ffn_;
   MtpWeights mtp_;
-  std::vector<int32_t> next_token_;
 };
 
 }  // namespace dsv::test

@@ -87,8 +87,7 @@ class Model {
     device_.reset(ops.open(options));
     LoadMonitor monitor;
     weights_ = checkpoint_->load(ops, device_.get(), monitor);
-    forward_ = std::make_unique<Forward>(host_, ops, device_.get(), checkpoint_->config().geometry, weights_,
-                                         options.batch_rows);
+    forward_ = std::make_unique<Forward>(host_, ops, device_.get(), checkpoint_->config().geometry, weights_);
   }
 
   enum class Companion { none, beside };  // a second sequence with other tokens in the same batches

@@ -13,6 +13,9 @@ fi
 library=$(echo "$prefix"/lib*/libdsv.so.0)
 [[ -f $library ]] || die "$library is missing"
 [[ $(readelf -d "$library" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p') == libdsv.so.0 ]] || die 'wrong soname'
+if [[ -e $1/lib/libdsv_cuda.so ]]; then
+  [[ -f $(dirname "$library")/libdsv_cuda.so ]] || die 'the CUDA backend is not beside the library'
+fi
 needed=$(readelf -d "$library" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -vE '^(libc|libm|libstdc\+\+|libgcc_s|ld-linux.*)\.so' || true)
 [[ -z $needed ]] || die "the library needs $needed"
 readelf --dyn-syms -W "$library" | grep -q 'dsv_engine_create@@DSV_0' || die 'symbols carry no version'

@@ -44,6 +44,18 @@ const uint32_t* exchange(unsigned mask, uint32_t value);
 inline constexpr int kWide = 8;
 const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count))[kWide];
 
+// What a Stream points to here: work that is enqueued. It runs later, so that host code that counts on an
+// earlier end is found out.
+class Queue {
+ public:
+  virtual void put(std::function<void()> work) = 0;
+
+ protected:
+  ~Queue() = default;
+};
+
+inline int64_t graph_runs = 0;  // by all runtimes
+
 // Runs `thread` for every thread of every block.
 void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
 // Shared memory that a block can have.
@@ -140,10 +152,11 @@ inline int processors() { return 4; }
 inline bool on_hopper() { return false; }
 
 template <class Args>
-void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream, Args args) {
+void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream stream, Args args) {
   const Dim3 dim = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z)};
-  emulation::run(dim, static_cast<unsigned>(threads), shared_bytes, [&] { kernel(args); });
+  static_cast<emulation::Queue*>(stream)->put(
+      [=] { emulation::run(dim, static_cast<unsigned>(threads), shared_bytes, [&] { kernel(args); }); });
 }
 
 }  // namespace dsv::cuda

@@ -1,11 +1,17 @@
-// The GPU of the tests: the host's memory, poisoned and guarded, and kernels that run when they are enqueued.
+// The GPU of the tests: the host's memory, poisoned and guarded. What is enqueued runs when somebody waits
+// for it or, a piece at a time, when somebody asks whether it has run.
 #include "kernels/cuda/runtime.h"
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <functional>
 #include <map>
+#include <memory>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/cuda/cuda.h"
@@ -16,20 +22,29 @@ namespace {
 constexpr int64_t kGuard = 256;                             // also the alignment
 constexpr unsigned char kGuardByte = 0xA5, kPoison = 0xFF;  // 0xFF bytes are a NaN in every format
 
-class EmulatedRuntime final : public Runtime {
+using Work = std::function<void()>;
+
+class EmulatedRuntime final : public Runtime, public emulation::Queue {
  public:
   explicit EmulatedRuntime(bool descending) : descending_(descending) {}
   ~EmulatedRuntime() override {
+    if (!graphs_.empty()) die("a graph was not freed");
     if (!blocks_.empty()) die("device memory was not freed");
   }
 
   const char* description() const override { return descending_ ? "descending" : "ascending"; }
-  Stream stream() const override {
-    emulation::set_descending(descending_);
-    return nullptr;
-  }
+  Stream stream() const override { return static_cast<Queue*>(const_cast<EmulatedRuntime*>(this)); }
+  void put(Work work) override { (recording_ ? *recording_ : queue_).push_back(std::move(work)); }
 
+  void reserve(int64_t bytes) override { reserved_ = bytes; }
+  // Blocks lie apart, so that what leaves one is seen; but together they fit in what was reserved.
   void* allocate(int64_t bytes, const char* what) override {
+    taken_ += aligned(bytes);
+    if (reserved_ > 0 && taken_ > reserved_) die("more device memory was taken than planned");
+    return block(bytes, what);
+  }
+  void* allocate_pinned(int64_t bytes, const char* what) override { return block(bytes, what); }
+  void* block(int64_t bytes, const char* what) {
     if (bytes <= 0) fail(DSV_ERROR_INTERNAL, "{} bytes were asked for {}", bytes, what);
     auto* memory = static_cast<unsigned char*>(
         ::operator new (static_cast<size_t>(bytes + 2 * kGuard), std::align_val_t{kGuard}));
@@ -39,9 +54,9 @@ class EmulatedRuntime final : public Runtime {
     blocks_[memory + kGuard] = bytes;
     return memory + kGuard;
   }
-  void* allocate_pinned(int64_t bytes, const char* what) override { return allocate(bytes, what); }
   void free(void* device) noexcept override {
     if (!device) return;
+    if (!queue_.empty()) die("memory was freed while work was enqueued");
     auto* at = static_cast<unsigned char*>(device);
     const auto found = blocks_.find(at);
     if (found == blocks_.end()) die("memory was freed that is not allocated");
@@ -54,24 +69,69 @@ class EmulatedRuntime final : public Runtime {
   }
   void free_pinned(void* host) noexcept override { free(host); }
 
-  void copy_in(void* device, const void* host, int64_t bytes) override {
-    check(device, bytes);
-    check(host, bytes);
-    std::memcpy(device, host, static_cast<size_t>(bytes));
+  void copy_in(void* device, const void* host, int64_t bytes) override { copy(device, host, bytes); }
+  void copy_out(void* host, const void* device, int64_t bytes) override { copy(host, device, bytes); }
+
+  void mark(Mark which) override {
+    no_recording();
+    marks_[which] = done_ + static_cast<int64_t>(queue_.size());
   }
-  void copy_out(void* host, const void* device, int64_t bytes) override {
-    check(device, bytes);
-    check(host, bytes);
-    std::memcpy(host, device, static_cast<size_t>(bytes));
+  bool reached(Mark which) override {
+    no_recording();
+    if (done_ < marks_[which]) run_one();
+    return done_ >= marks_[which];
   }
-  void mark(int) override {}
-  void wait(int) override {}
-  void synchronize() override {}
+  void wait(Mark which) override {
+    no_recording();
+    while (done_ < marks_[which]) run_one();
+  }
+  double seconds_of_step() override {
+    if (done_ < marks_[kStepEnd]) die("a step is timed that is not done");
+    return 1e-6 * static_cast<double>(marks_[kStepEnd] - marks_[kStepBegin]);
+  }
+  void synchronize() override {
+    no_recording();
+    while (!queue_.empty()) run_one();
+  }
+
+  void begin_recording() override {
+    no_recording();
+    recording_ = std::make_unique<std::deque<Work>>();
+  }
+  Graph end_recording() override {
+    const Graph graph = recording_.get();
+    graphs_[graph] = std::move(recording_);
+    return graph;
+  }
+  void drop_recording() noexcept override { recording_.reset(); }
+  void run(Graph graph) override {
+    no_recording();
+    const auto found = graphs_.find(graph);
+    if (found == graphs_.end()) die("a graph runs that does not exist");
+    for (const Work& work : *found->second) queue_.push_back(work);
+    ++emulation::graph_runs;
+  }
+  void free_graph(Graph graph) noexcept override { graphs_.erase(graph); }
 
  private:
   [[noreturn]] static void die(const char* what) {
     std::fprintf(stderr, "emulation: %s\n", what);
     std::abort();
+  }
+  void no_recording() const {
+    if (recording_) die("this cannot be recorded");
+  }
+  void run_one() {
+    emulation::set_descending(descending_);
+    const Work work = std::move(queue_.front());
+    queue_.pop_front();
+    ++done_;
+    work();
+  }
+  void copy(void* to, const void* from, int64_t bytes) {
+    check(to, bytes);
+    check(from, bytes);
+    put([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
   }
   // Copies go to device memory and come from pinned memory only.
   void check(const void* at, int64_t bytes) const {
@@ -83,6 +143,11 @@ class EmulatedRuntime final : public Runtime {
   }
 
   const bool descending_;
+  int64_t reserved_ = 0, taken_ = 0;
+  std::deque<Work> queue_;
+  int64_t done_ = 0, marks_[kMarks] = {};  // pieces of work
+  std::unique_ptr<std::deque<Work>> recording_;
+  std::map<Graph, std::unique_ptr<std::deque<Work>>> graphs_;
   std::map<unsigned char*, int64_t> blocks_;
 };
 

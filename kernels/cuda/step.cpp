@@ -1,0 +1,201 @@
+// A step: its inputs go up in one copy, its launches are recorded where that pays, and the host looks for its
+// end. README.md says why it is done this way.
+#include <algorithm>
+#include <chrono>
+#include <iterator>
+#include <thread>
+
+#include "base/error.h"
+#include "kernels/cuda/device.h"
+
+namespace dsv::cuda {
+namespace {
+
+// Steps of more rows keep the GPU busy for longer than their launches take.
+constexpr int32_t kRecordedRows = 64;
+// Rows are made up to one of these by repeating the last, so that few graphs serve all batches.
+constexpr int32_t kRowBuckets[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, kRecordedRows};
+
+int32_t row_bucket(int32_t rows, int32_t most) {
+  if (rows == 0) return 0;
+  return std::min(most, *std::lower_bound(std::begin(kRowBuckets), std::end(kRowBuckets), rows));
+}
+
+// Up to index_topk positions no scores are needed, which is a graph of its own; from there on powers of two:
+// blocks beyond a row's positions end at once.
+int32_t context_bucket(const CudaDevice& d, int32_t longest) {
+  int64_t bucket = d.geometry.has_indexer() ? d.geometry.index_topk : 1024;
+  while (bucket < longest) bucket = bucket < 1024 ? 1024 : 2 * bucket;
+  return static_cast<int32_t>(std::min<int64_t>(bucket, d.options.max_context));
+}
+
+// Copies the batch to pinned memory and from there to the device, at once. The table of pages holds one row
+// for each run of rows of one sequence, as far as its rows see.
+void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
+  d.runtime->wait(kInputs);
+  const StepInputs at(d.options, d.layout.page_stride);
+  int32_t* const in = d.pinned_inputs;
+  // Values beyond the batch's own repeat its last one.
+  const auto put = [&](int64_t to, const int32_t* from, int32_t count, int32_t padded_count) {
+    std::copy_n(from, count, in + to);
+    std::fill(in + to + count, in + to + padded_count, count > 0 ? from[count - 1] : 0);
+  };
+  put(at.token, args.token, args.rows, plan.rows);
+  put(at.position, args.position, args.rows, plan.rows);
+  if (args.next_token) put(at.next_token, args.next_token, args.rows, plan.rows);
+  put(at.logit_row, args.logit_row, args.logit_rows, plan.logit_rows);
+  int32_t runs = 0;
+  int32_t* pages = in + at.page_table;
+  for (int32_t first = 0, r = 1; r <= args.rows; ++r) {
+    if (r < args.rows && args.sequence[r] == args.sequence[first]) continue;
+    const int32_t used = *std::max_element(args.position + first, args.position + r) / kPageTokens + 1;
+    std::copy_n(args.page_table + int64_t{args.sequence[first]} * args.page_stride, used, pages);
+    std::fill(pages + used, pages + d.page_stride, 0);
+    pages += d.page_stride;
+    std::fill(in + at.sequence + first, in + at.sequence + r, runs++);
+    first = r;
+  }
+  std::fill(in + at.sequence + args.rows, in + at.sequence + plan.rows, runs - 1);
+  // A hint for speed. A recorded step serves other batches, too, and most of those are rows of different
+  // sequences.
+  d.rows_together = d.recorded_longest > 0 ? 1 : args.rows / runs;
+  d.runtime->copy_in(d.inputs, in, 4 * (pages - in));
+  d.runtime->mark(kInputs);
+}
+
+void drop_recording(CudaDevice& d) noexcept {
+  if (d.recording) d.runtime->drop_recording();
+  d.recording = false;
+}
+
+CudaDevice::Recorded* find_graph(CudaDevice& d, const CudaDevice::StepKind& kind) {
+  for (CudaDevice::Recorded& r : d.recorded) {
+    if (r.step == kind) return &r;
+  }
+  return nullptr;
+}
+
+// Whether a step of this kind was begun before. Most prompts' last chunks are of a kind that never comes
+// again; to record them would cost more than it saves.
+bool seen_before(CudaDevice& d, const CudaDevice::StepKind& kind) {
+  if (std::find(d.seen.begin(), d.seen.end(), kind) != d.seen.end()) return true;
+  if (d.seen.size() == CudaDevice::kMostSeen) d.seen.clear();
+  d.seen.push_back(kind);
+  return false;
+}
+
+// Takes the place of the graph that was not used for longest, if there are many.
+void keep_graph(CudaDevice& d, Graph graph) {
+  if (d.recorded.size() == CudaDevice::kMostGraphs) {
+    const auto oldest =
+        std::min_element(d.recorded.begin(), d.recorded.end(),
+                         [](const auto& a, const auto& b) { return a.last_used < b.last_used; });
+    d.runtime->synchronize();
+    d.runtime->free_graph(oldest->graph);
+    d.recorded.erase(oldest);
+  }
+  d.recorded.push_back({d.step_kind, graph, ++d.steps});
+}
+
+}  // namespace
+
+StepInputs::StepInputs(const DeviceOptions& o, int64_t page_stride) {
+  const int64_t rows = o.batch_rows;
+  position = rows;
+  sequence = 2 * rows;
+  next_token = 3 * rows;
+  logit_row = 4 * rows;
+  page_table = logit_row + buffer_rows(o, Act::logits);
+  count = page_table + rows * page_stride;
+}
+
+StepPlan begin_step(Device* handle, const StepArgs& args) {
+  CudaDevice& d = cuda_device(handle);
+  const Geometry& g = d.geometry;
+  drop_recording(d);
+  d.graph = nullptr;
+  d.recorded_longest = 0;
+  StepPlan plan{args.rows, args.logit_rows, false};
+  d.step_kind = {plan.rows, plan.logit_rows, 0, args.next_token != nullptr};
+  if (args.rows == 0) return plan;
+  std::copy_n(args.position, args.rows, d.host_position.begin());
+  int32_t longest = *std::max_element(args.position, args.position + args.rows) + 1;
+  bool record = false;
+  // The first pass with or without the MTP layer makes the tables of experts, which cannot be recorded.
+  if (args.whole && args.rows <= kRecordedRows && d.met[d.step_kind.draft]) {
+    const CudaDevice::StepKind kind = {row_bucket(args.rows, d.options.batch_rows),
+                                       row_bucket(args.logit_rows, buffer_rows(d.options, Act::logits)),
+                                       context_bucket(d, longest), d.step_kind.draft};
+    CudaDevice::Recorded* const known = find_graph(d, kind);
+    if (known || seen_before(d, kind)) {
+      record = true;
+      d.step_kind = kind;
+      plan = {kind.rows, kind.logit_rows, known != nullptr};
+      longest = d.recorded_longest = kind.longest;
+      if (known) {
+        known->last_used = ++d.steps;
+        d.graph = known->graph;
+      }
+    }
+  }
+  if (args.whole && !record) d.runtime->mark(kStepBegin);
+  d.page_stride = (longest + kPageTokens - 1) / kPageTokens;
+  upload_inputs(d, args, plan);
+  if (plan.recorded) return plan;
+  if (record) {
+    d.runtime->begin_recording();
+    d.recording = true;
+  }
+  launch_angles({plan.rows, d.position, d.inv_freq, g.qk_rope_head_dim / 2, g.rope_mscale, d.cos, d.sin},
+                d.stream());
+  return plan;
+}
+
+void end_step(Device* handle, bool complete) {
+  CudaDevice& d = cuda_device(handle);
+  if (!complete) return drop_recording(d);
+  if (!d.graph && d.step_kind.logit_rows > 0) {
+    d.runtime->copy_out(d.pinned_greedy, d.greedy, 4 * int64_t{d.step_kind.logit_rows});
+  }
+  if (d.recording) {
+    d.recording = false;  // whatever comes
+    d.graph = d.runtime->end_recording();
+    keep_graph(d, d.graph);
+  }
+  if (d.graph) {
+    d.runtime->mark(kStepBegin);
+    d.runtime->run(d.graph);
+  }
+  d.runtime->mark(kStepEnd);
+  d.met[d.step_kind.draft] = true;
+}
+
+// Asks again and again: a step of a small model takes less time than to sleep and be woken up.
+bool wait(Device* handle, double seconds, double* took) {
+  CudaDevice& d = cuda_device(handle);
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  for (;;) {
+    if (d.runtime->reached(kStepEnd)) {
+      *took = d.runtime->seconds_of_step();
+      return true;
+    }
+    if (std::chrono::duration<double>(Clock::now() - start).count() >= seconds) return false;
+    std::this_thread::yield();
+  }
+}
+
+int32_t greedy(Device* handle, int32_t i) { return cuda_device(handle).pinned_greedy[i]; }
+
+int32_t CudaDevice::longest(int32_t first, int32_t count) const {
+  if (recorded_longest > 0) return recorded_longest;
+  const int32_t* const at = host_position.data() + first;
+  return *std::max_element(at, at + count) + 1;
+}
+
+void CudaDevice::drop_graphs() noexcept {
+  for (const Recorded& r : recorded) runtime->free_graph(r.graph);
+  recorded.clear();
+}
+
+}  // namespace dsv::cuda

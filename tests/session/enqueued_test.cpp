@@ -1,0 +1,110 @@
+// Sessions on a device that works on its own: the CUDA backend, emulated. What is enqueued there runs when
+// somebody waits or looks, so whatever counts on an earlier end gives other tokens.
+#include <functional>
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device.h"
+#include "session/engine.h"
+#include "session/model.h"
+#include "session/scheduler.h"
+#include "session/session.h"
+#include "tests/session/session_fixture.h"
+
+namespace dsv::test {
+namespace {
+
+struct Request {
+  std::vector<int32_t> prompt;
+  float temperature = 0;
+  int32_t logprobs = -1;
+  dsv_logit_bias bias{};
+};
+
+// Runs the requests at once, each step with this budget; returns what the sessions hold.
+std::vector<std::vector<int32_t>> generate(const OpTable& ops, int64_t budget_us, int32_t batch_rows,
+                                           const std::vector<Request>& requests,
+                                           const std::function<void(int step)>& between = nullptr) {
+  const auto engine = std::make_shared<Engine>(ops, 1, nullptr, ops.wait ? "descending" : "");
+  dsv_model_options options = exact_options();
+  options.batch_rows = batch_rows;
+  const auto model = std::make_shared<Model>(engine, tiny_checkpoint(), check_model_options(options));
+  EXPECT_TRUE(model->wait(-1));
+  std::vector<std::shared_ptr<Session>> sessions;
+  std::vector<std::vector<int32_t>> held;
+  {
+    const Engine::Entry entry(*engine);
+    for (const Request& request : requests) {
+      sessions.push_back(std::make_shared<Session>(model, nullptr, nullptr));
+      engine->attach(*sessions.back());
+      dsv_generate_options generate = token_options(6);
+      generate.temperature = request.temperature;
+      generate.logprobs = request.logprobs;
+      generate.seed = request.prompt.size();
+      if (request.bias.bias != 0) {
+        generate.logit_bias = &request.bias;
+        generate.logit_bias_count = 1;
+      }
+      sessions.back()->complete(request.prompt, generate);
+    }
+    for (int step = 0; engine->step(budget_us) > 0; ++step) {
+      if (between) between(step);
+    }
+    for (const auto& session : sessions) {
+      held.emplace_back(session->held_tokens().begin(), session->held_tokens().end());
+    }
+  }
+  for (const auto& session : sessions) {
+    session->close();
+    engine->bury(session);
+  }
+  return held;
+}
+
+constexpr int64_t kNoHurry = int64_t{1} << 40;
+
+// The pieces of a step that the host sees: recorded or not, waited for or looked at, in any batch.
+TEST(Enqueued, TokensDoNotDependOnHowTheHostLooks) {
+  const std::vector<Request> requests = {{prompt(9), 0, -1, {}},
+                                         {prompt(13, 2), 1, -1, {}},
+                                         {prompt(18, 3), 0, 3, {}},
+                                         {prompt(5, 4), 0, -1, {7, 3.0f}}};
+  std::vector<std::vector<int32_t>> expected;
+  for (const Request& request : requests) {
+    expected.push_back(generate(cuda_ops(), kNoHurry, 0, {request})[0]);
+    EXPECT_EQ(expected.back().size(), request.prompt.size() + 5);
+  }
+  EXPECT_EQ(generate(cuda_ops(), kNoHurry, 0, requests), expected);
+  EXPECT_EQ(generate(cuda_ops(), 0, 0, requests), expected);
+  EXPECT_EQ(generate(cuda_ops(), 300, 5, requests), expected);
+}
+
+// One request's later tokens come from a graph.
+TEST(Enqueued, PassesOfAKindAreReplayed) {
+  const int64_t before = cuda::emulation::graph_runs;
+  generate(cuda_ops(), kNoHurry, 0, {{prompt(9), 0, -1, {}}});
+  EXPECT_EQ(cuda::emulation::graph_runs - before, 4);  // of five passes of one row all but the first
+}
+
+// The device's choice is the sampler's: with log probabilities the host samples, without them it does not.
+TEST(Enqueued, GreedyOnTheDeviceIsTheHosts) {
+  for (int32_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(generate(cuda_ops(), kNoHurry, 0, {{prompt(9 + i, i), 0, -1, {}}}),
+              generate(cuda_ops(), kNoHurry, 0, {{prompt(9 + i, i), 0, 0, {}}}));
+  }
+}
+
+// The reference sums in fp64; these prompts have no near ties.
+TEST(Enqueued, SameGreedyTokensAsTheReference) {
+  const std::vector<Request> requests = {{prompt(9), 0, -1, {}}, {prompt(13, 2), 0, -1, {}}};
+  EXPECT_EQ(generate(cuda_ops(), kNoHurry, 0, requests), generate(reference_ops(), kNoHurry, 0, requests));
+}
+
+// A step without budget returns while the device works: many steps go by for one pass.
+TEST(Enqueued, AStepReturnsWhileTheDeviceWorks) {
+  int steps = 0;
+  generate(cuda_ops(), 0, 0, {{prompt(9), 0, -1, {}}}, [&](int) { ++steps; });
+  EXPECT_GT(steps, 6 * 20);
+}
+
+}  // namespace
+}  // namespace dsv::test
