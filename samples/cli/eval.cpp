@@ -24,7 +24,12 @@ struct EvalArgs {
   std::string suite, only, compare, plot;
   int samples = 1, sessions = 8;
   int64_t limit = 0;
-  bool json = false;
+  bool mtp = false, json = false;
+};
+
+// What the MTP layer drafted of one answer.
+struct Drafts {
+  int64_t tokens = 0, right = 0;
 };
 
 ordered_json judged(const Case& one, int sample, const Completion& completion) {
@@ -32,10 +37,30 @@ ordered_json judged(const Case& one, int sample, const Completion& completion) {
   ordered_json result = {{"id", one.id}, {"suite", one.suite}, {"sample", sample}, {"passed", why.empty()}};
   if (!why.empty()) {
     result["why"] = why;
+    if (!completion.reasoning.empty()) result["reasoning"] = completion.reasoning;
     result["content"] = completion.content;
     if (!completion.calls.empty()) result["calls"] = completion.calls;
   }
   return result;
+}
+
+// The MTP layer is fed each token of the answer and drafts the one that follows it; right is what the model
+// wrote.
+Drafts draft(dsv::Session& session, int64_t prompt_tokens, int64_t vocabulary) {
+  const std::vector<int32_t> tokens = session.tokens();
+  // Row t is fed token t + 1 and drafts token t + 2. The answer's first token comes from the prompt, without
+  // a draft.
+  const int64_t first = prompt_tokens - 1, rows = static_cast<int64_t>(tokens.size()) - 2 - first;
+  if (first < 0 || rows <= 0) return {};
+  std::vector<float> logits(static_cast<size_t>(rows * vocabulary));
+  session.logits(tokens, first, rows, DSV_LOGITS_DRAFT, logits.data());
+  Drafts out{rows, 0};
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* from = logits.data() + row * vocabulary;
+    const int64_t best = std::max_element(from, from + vocabulary) - from;
+    out.right += best == tokens[static_cast<size_t>(first + row + 2)] ? 1 : 0;
+  }
+  return out;
 }
 
 void collect(const dsv::Event& event, Completion& completion) {
@@ -72,11 +97,15 @@ void collect(const dsv::Event& event, Completion& completion) {
 std::vector<ordered_json> evaluate(const EvalArgs& args, const std::vector<Case>& cases) {
   dsv::Engine engine = args.model.engine();
   dsv::ModelOptions options = args.model.options();
+  options.load_mtp = args.mtp ? 1 : 0;
   // Room for a full context in every session, as far as that is a small part of any machine.
   const std::string path = args.model.path.empty() ? bundled_checkpoint() : args.model.path;
   const int64_t one_context = dsv::Model::plan(engine, path, options).kv_pool_bytes;
   options.kv_budget_bytes = std::max(one_context, std::min<int64_t>(one_context * args.sessions, 1 << 30));
   const dsv::Model model = args.model.load(engine, options);
+  const int64_t vocabulary = model.info().vocab_size;
+  if (args.mtp && model.info().has_mtp == 0)
+    throw std::runtime_error(path + " has no MTP layer: leave --mtp out");
   const size_t total = cases.size() * static_cast<size_t>(args.samples);
   std::vector<ordered_json> results(total);
   struct Running {
@@ -106,6 +135,11 @@ std::vector<ordered_json> evaluate(const EvalArgs& args, const std::vector<Case>
         const auto samples = static_cast<size_t>(args.samples);
         results[lane->job] =
             judged(cases[lane->job / samples], static_cast<int>(lane->job % samples), lane->completion);
+        if (args.mtp) {
+          const Drafts drafts = draft(lane->session, event.prompt_tokens, vocabulary);
+          results[lane->job]["drafts"] = drafts.tokens;
+          results[lane->job]["drafts_right"] = drafts.right;
+        }
         ++done;
         return true;
       }
@@ -146,6 +180,16 @@ ordered_json summarise(const ordered_json& results) {
                       {"share", passed / count},
                       {"low", interval.low},
                       {"high", interval.high}});
+  }
+  for (auto& row : suites) {
+    Drafts sum;
+    for (const auto& result : results) {
+      if (!result.contains("drafts") || result["suite"] != row["suite"]) continue;
+      sum.tokens += result["drafts"].get<int64_t>();
+      sum.right += result["drafts_right"].get<int64_t>();
+    }
+    if (sum.tokens > 0)
+      row["drafts_right"] = static_cast<double>(sum.right) / static_cast<double>(sum.tokens);
   }
   return suites;
 }
@@ -191,9 +235,11 @@ std::string table(const ordered_json& out) {
   const auto percent = [](const ordered_json& value) { return value.get<double>() * 100; };
   add("%-28s %7s %8s %7s  %s\n", "suite", "cases", "passed", "%", "95% interval");
   for (const auto& row : out["suites"]) {
-    add("%-28s %7d %8.1f %7.1f  %.1f to %.1f\n", row["suite"].get<std::string>().c_str(),
+    add("%-28s %7d %8.1f %7.1f  %.1f to %.1f", row["suite"].get<std::string>().c_str(),
         row["cases"].get<int>(), row["passed"].get<double>(), percent(row["share"]), percent(row["low"]),
         percent(row["high"]));
+    if (row.contains("drafts_right")) add("  drafts right: %.1f%%", percent(row["drafts_right"]));
+    text += '\n';
   }
   if (!out.contains("compared")) return text;
   add("\n%-28s %7s %6s %6s %7s  %s\n", "against the earlier run", "cases", "lost", "won", "points",
@@ -290,6 +336,7 @@ void add_eval(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   command->add_option("--compare", args->compare, "An earlier --json output: paired differences to it");
   command->add_option("--plot", args->plot, "Write a bar chart (SVG)");
+  command->add_flag("--mtp", args->mtp, "Also count how often the MTP layer drafts the token that follows");
   command->add_flag("--json", args->json, "As JSON, with the result of every case");
   command->callback([args] { eval(*args); });
 }

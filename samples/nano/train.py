@@ -41,7 +41,7 @@ def arguments():
     p.add_argument("--out", required=True)
     p.add_argument("--limit", type=float, default=1e9, help="seconds until this process saves its state and stops")
     p.add_argument("--stages", default=",".join(s[0] for s in STAGES), help="those that this process may run")
-    p.add_argument("--seconds", default=",".join(str(s[2]) for s in STAGES), help="of training, per stage")
+    p.add_argument("--seconds", default=",".join(str(s[2]) for s in STAGES), help="of training, per stage; 0: without it")
     p.add_argument("--steps", type=int, default=0, help="steps per stage, instead of the stage's seconds")
     p.add_argument("--tokens", type=int, default=65536, help="tokens per step")
     p.add_argument("--scale", type=int, default=1, help="divides the row length of every stage")
@@ -138,7 +138,7 @@ class Trainer:
 
     def shortened(self, index, base):
         """The stage's seconds, a little fewer where that lets this and all later stages end within this slice."""
-        later = [i for i in range(index + 1, len(STAGES)) if STAGES[i][0] in self.allowed]
+        later = [i for i in range(index + 1, len(STAGES)) if STAGES[i][0] in self.allowed and self.seconds[i] > 0]
         room = self.left() - 5 - 25 * len(later)
         wanted = self.seconds[index] - base + sum(self.seconds[i] for i in later)
         if not room < wanted < 1.4 * room:
@@ -258,7 +258,8 @@ class Trainer:
         finished, self.saved = True, time.time()
         while p["stage"] < len(STAGES) and STAGES[p["stage"]][0] in self.allowed:
             p.setdefault("step_in_stage", 0)
-            finished = self.stage(p["stage"])
+            if self.seconds[p["stage"]] > 0:  # 0: a recipe without this stage
+                finished = self.stage(p["stage"])
             if not finished:
                 break
             p.update(stage=p["stage"] + 1, spent=0.0, step_in_stage=0)

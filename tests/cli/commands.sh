@@ -97,6 +97,8 @@ done >suite.jsonl
 grep -qE '^s +3 +0\.0 +0\.0 ' table || fail "eval: $(cat table)"
 grep -qE '^all +3 +0\.0 +0\.0 ' table || fail "eval --compare: $(cat table)"
 grep -q '</svg>' plot.svg || fail 'eval --plot'
+"$dsv" eval suite.jsonl --model model --mtp >table
+grep -qE '^s .* drafts right: [0-9.]+%$' table || fail "eval --mtp: $(cat table)"
 echo '{}' >bad.jsonl
 expect_rc 1 "$dsv" eval bad.jsonl --model model
 

@@ -221,7 +221,8 @@ def novel(g, fits=None):
     fitting = [[verb, *core], [verb, noun], [noun, verb], [*core, verb], [verb, *core]]
     name = spell(g, g.c(fitting)) if fits else opaque_name(g)
     schema = schema_of(g, name, description, params)
-    keys = list({g.c([g.syl(), g.c(PARAMS), g.c(PARAMS), g.c(WORDS) + "_" + g.c(PARAMS)]) for _ in range(g.n(1, 2))})
+    keys = [g.c([g.syl(), g.c(PARAMS), g.c(PARAMS), g.c(WORDS) + "_" + g.c(PARAMS)]) for _ in range(g.n(1, 2))]
+    keys = list(dict.fromkeys(keys))  # not a set, whose order differs from process to process
     results = [(k, g.c([lambda g: g.text(), lambda g: g.n(0, 9999), lambda g: g.value()])) for k in keys]
     answers = ["The " + " and the ".join(k.replace("_", " ") + " is {" + k + "}" for k in keys) + "."]
     return dict(schema=schema, name=name, params=params, core=f"{request_verb} {object_}", requests=None, results=results,
