@@ -2,7 +2,7 @@
 needs all of these look-ups at once; asked one at a time they are learnt much sooner. Names stand in quotes, as in the
 schemas and in calls, so that they are the same tokens there."""
 
-from corpus.source import vary
+from corpus.source import dumps, vary
 from corpus.tools import label, toolbox
 from corpus.toolchat import SYSTEM
 from encode import encode
@@ -16,6 +16,8 @@ WHICH = ["Which tool is for this: {d}?", "What is the tool called that does this
 PARAM = ["Which parameter of {t} is {l}?", "In {t}, what is {l} called?", "{t}: where does {l} go?", "Which parameter takes {l} in {t}?"]
 TYPE = ["What type is {p} of {t}?", "Which type has {p} in {t}?", "{t}: the type of {p}?"]
 TOOLS = ["Which tools do you have?", "List your tools.", "What are your tools?", "Name all your tools."]
+# Most often what is hardest: from a description back to the name before it.
+KINDS = ["param"] * 6 + ["which"] * 3 + ["all"] * 2 + ["type"] * 2 + ["first", "next", "need", "what", "tools"]
 
 
 def quoted(names):
@@ -25,11 +27,12 @@ def quoted(names):
 
 def question(g, tools):
     """-> templates, fields, answer"""
-    tool = g.c(tools)
+    able = [t for t in tools if t["params"]]
+    tool = g.c(able if able and g.p(0.9) else tools)
     schema = tool["schema"]
     properties = schema["parameters"]["properties"]
     names, t = list(properties), f'"{tool["name"]}"'
-    kind = g.c(["all", "all", "first", "next", "need", "what", "which", "which", "param", "param", "type", "type", "tools"])
+    kind = g.c(KINDS)
     if kind == "tools":
         return TOOLS, {}, quoted([x["name"] for x in tools]) + "."
     if kind == "what":
@@ -56,14 +59,16 @@ def question(g, tools):
 
 def conversation(g):
     tools = toolbox(g, size=g.c([1, 2, 3, 3, 4, 5]))
+    schemas = [t["schema"] for t in tools]
     system = g.c(SYSTEM)
+    if g.p(0.5):  # as text of the system's: without the 230 tokens that say how to call
+        system, schemas = "\n".join([system, *map(dumps, schemas)]).strip(), []
     messages = [dict(role="system", content=system)] if system else []
-    for _ in range(g.n(6, 16)):
+    for _ in range(g.n(6, 20)):
         templates, fields, answer = question(g, tools)
         text = vary(g, g.c(templates), 0.2)
         for key, value in fields.items():
             text = text.replace("{" + key + "}", value)
         messages.append(dict(role="user", content=text))
         messages.append(dict(role="assistant", content=answer, reasoning="", must=[answer]))
-    schemas = [t["schema"] for t in tools]
     return dict(cat="schemas", text=encode(messages, schemas, False), messages=messages, tools=schemas, think=False)
