@@ -35,6 +35,9 @@ FACTS = [
 
 def line(g):
     """-> text of a line, what to look for, what the line says about it"""
+    if not g.ho and g.p(0.3):  # any words: files are not written for us
+        words = g.words(3, 9).split()
+        return " ".join(words), words[0], words[-1]
     fields = dict(w=g.c(WORDS), x=g.c(WORDS + COMMON), c=g.code(), p=g.person(), t=g.clock(), n=g.n(2, 900), th=g.c(THINGS),
                   col=g.c(COLORS), d=g.c(DAYS), city=g.city(), v=g.value())  # fmt: skip
     return tuple(fill(part, fields) for part in g.c(FACTS))
@@ -75,7 +78,9 @@ class Loop:
             thought = listing([dict(schema=s, name=s["name"]) for s in self.schemas]) + " " + thought
         self.first = False
         self.messages.append(dict(role="assistant", content="", reasoning=thought, calls=list(calls)))
-        self.messages.append(dict(role="tool", results=result if isinstance(result, list) else [result]))
+        end = "\n" if not self.g.ho and self.g.p(0.25) else ""  # as files end
+        results = result if isinstance(result, list) else [result]
+        self.messages.append(dict(role="tool", results=[text + end for text in results]))
 
     def say(self, text, thought, must=()):
         self.messages.append(dict(role="assistant", content=text, reasoning=thought, must=list(must)))
@@ -298,6 +303,16 @@ def use_none(g, loop):
     loop.say(a, "No tool is needed. " + thought, must)
 
 
+NEEDS = dict(
+    clock=["clock"],
+    calculator=["calculator"],
+    list=["list_files"],
+    read=["read_file"],
+    find=["find_in_file"],
+    chain=["list_files", "read_file", "find_in_file"],
+    two=["clock", "calculator", "read_file"],
+    none=[],
+)
 USES = dict(
     clock=use_clock,
     calculator=use_calculator,
@@ -313,33 +328,17 @@ USES = dict(
 def conversation(g, kind=None, think=None, turns=None, all_tools=None):
     think = g.p(0.4) if think is None else think
     schemas = list(SCHEMAS)
-    if not all_tools and g.p(0.4):
+    if not all_tools and g.p(0.5):
+        schemas = g.r.sample(schemas, g.c([1, 2, 2, 3, 4, 5, 5]))
         if g.p(0.5):
-            g.r.shuffle(schemas)
-        if g.p(0.5):
-            schemas.insert(g.n(0, 5), novel(g)["schema"])
+            schemas.sort(key=SCHEMAS.index)
+        if g.p(0.4):
+            schemas.insert(g.n(0, len(schemas)), novel(g)["schema"])
+    names = {t["name"] for t in schemas}
+    kinds = ["clock", "list"] + ["calculator", "read", "find", "chain", "none"] * 2 + ["two"]
+    kinds = [k for k in kinds if names.issuperset(NEEDS[k])]
     system = g.c(SYSTEM)
     messages = [dict(role="system", content=system)] if system else []
     for _ in range(turns or (g.c([1, 1, 2]) if think else g.n(1, 4))):
-        loop = Loop(g, messages, schemas)
-        USES[
-            kind
-            or g.c(
-                [
-                    "clock",
-                    "calculator",
-                    "calculator",
-                    "list",
-                    "read",
-                    "read",
-                    "find",
-                    "find",
-                    "chain",
-                    "chain",
-                    "two",
-                    "none",
-                    "none",
-                ]
-            )
-        ](g, loop)
+        USES[kind or g.c(kinds)](g, Loop(g, messages, schemas))
     return dict(cat="demo", text=encode(messages, schemas, think), messages=messages, tools=schemas, think=think)
