@@ -13,7 +13,8 @@
 
 namespace dsv::reference {
 
-// 2^e for -1022 <= e <= 1023, from a double's own exponent field: std::ldexp took 40% of the reference's time.
+// 2^e for -1022 <= e <= 1023, from a double's own exponent field: std::ldexp took 40% of the reference's
+// time.
 inline double two_to_the(int e) { return std::bit_cast<double>(static_cast<uint64_t>(1023 + e) << 52); }
 
 // Nearest value with `mantissa` bits after the point and exponents from `min_exponent` (subnormal below).
