@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -12,10 +13,14 @@
 
 namespace dsv::reference {
 
+// 2^e for -1022 <= e <= 1023, from a double's own exponent field: std::ldexp took 40% of the reference's
+// time.
+inline double two_to_the(int e) { return std::bit_cast<double>(static_cast<uint64_t>(1023 + e) << 52); }
+
 // Nearest value with `mantissa` bits after the point and exponents from `min_exponent` (subnormal below).
 inline double round_to_grid(double x, int mantissa, int min_exponent) {
   if (x == 0 || !std::isfinite(x)) return x;
-  const double step = std::ldexp(1.0, std::max(std::ilogb(x), min_exponent) - mantissa);
+  const double step = two_to_the(std::max(std::ilogb(x), min_exponent) - mantissa);
   return std::nearbyint(x / step) * step;
 }
 
@@ -24,7 +29,7 @@ inline uint32_t encode_on_grid(double x, int exponent_bits, int mantissa, int mi
   const uint32_t sign = std::signbit(x) ? 1u << (exponent_bits + mantissa) : 0;
   if (x == 0) return sign;
   const int exponent = std::max(std::ilogb(x), min_exponent);
-  const auto units = static_cast<uint32_t>(std::fabs(x) / std::ldexp(1.0, exponent - mantissa));
+  const auto units = static_cast<uint32_t>(std::fabs(x) / two_to_the(exponent - mantissa));
   // Normal values have the leading one in `units`, which adds 1 to the exponent field.
   return sign | ((static_cast<uint32_t>(exponent - min_exponent) << mantissa) + units);
 }
@@ -32,9 +37,9 @@ inline uint32_t encode_on_grid(double x, int exponent_bits, int mantissa, int mi
 inline double decode_fields(uint32_t code, int exponent_bits, int mantissa, int min_exponent) {
   const uint32_t field = code >> mantissa & ((1u << exponent_bits) - 1);
   const uint32_t fraction = code & ((1u << mantissa) - 1);
-  const double magnitude = field == 0 ? std::ldexp(fraction, min_exponent - mantissa)
-                                      : std::ldexp(fraction + (1u << mantissa),
-                                                   min_exponent - mantissa + static_cast<int>(field) - 1);
+  const uint32_t units = field == 0 ? fraction : fraction + (1u << mantissa);
+  const int exponent = min_exponent + (field == 0 ? 0 : static_cast<int>(field) - 1);
+  const double magnitude = units * two_to_the(exponent - mantissa);
   return code >> (exponent_bits + mantissa) & 1 ? -magnitude : magnitude;
 }
 

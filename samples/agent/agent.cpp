@@ -9,7 +9,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // schemas in the order in which they are written
 namespace fs = std::filesystem;
 
 // A function that the model may call: what it does, its parameters as a JSON schema, and the C++ behind it.

@@ -257,7 +257,8 @@ def write(path, rows):
 
 
 QUICK = ("demo_clock", "demo_calculator", "demo_list", "demo_read", "demo_find", "demo_answer", "identity", "facts", "multi_turn",
-         "persona", "known_tools", "no_call", "results", "sums_direct", "outside", "retrieval_512")  # fmt: skip
+         "persona", "known_tools", "fitting_tools", "opaque_tools", "several_fitting", "no_call", "results", "sums_direct",
+         "sums_thinking", "outside", "retrieval_512", "retrieval_2048")  # fmt: skip
 
 
 def quick(tokens, each=10):

@@ -1,13 +1,13 @@
 # What the samples' tests share. "$1" is the dsv program, "$2" the source tree. `model` is the bundled checkpoint, or a
-# random one while the tree has none.
+# random one while the tree has none; `trained` says which.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 die() { echo "FAILED: $*"; exit 1; }
-model=$2/samples/nano/checkpoint
+trained=1 model=$2/samples/nano/checkpoint
 if [[ ! -f $model/config.json ]]; then
   echo 'no bundled checkpoint: a random one stands in'
-  model=$work/model
+  trained=0 model=$work/model
   "$1" synth --preset tiny --out "$model" >&2
 fi
 # is_png FILE

@@ -35,6 +35,9 @@ FACTS = [
 
 def line(g):
     """-> text of a line, what to look for, what the line says about it"""
+    if not g.ho and g.p(0.3):  # any words: files are not written for us
+        words = g.words(3, 9).split()
+        return " ".join(words), words[0], words[-1]
     fields = dict(w=g.c(WORDS), x=g.c(WORDS + COMMON), c=g.code(), p=g.person(), t=g.clock(), n=g.n(2, 900), th=g.c(THINGS),
                   col=g.c(COLORS), d=g.c(DAYS), city=g.city(), v=g.value())  # fmt: skip
     return tuple(fill(part, fields) for part in g.c(FACTS))
@@ -75,7 +78,9 @@ class Loop:
             thought = listing([dict(schema=s, name=s["name"]) for s in self.schemas]) + " " + thought
         self.first = False
         self.messages.append(dict(role="assistant", content="", reasoning=thought, calls=list(calls)))
-        self.messages.append(dict(role="tool", results=result if isinstance(result, list) else [result]))
+        end = "\n" if not self.g.ho and self.g.p(0.25) else ""  # as files end
+        results = result if isinstance(result, list) else [result]
+        self.messages.append(dict(role="tool", results=[text + end for text in results]))
 
     def say(self, text, thought, must=()):
         self.messages.append(dict(role="assistant", content=text, reasoning=thought, must=list(must)))
@@ -92,7 +97,7 @@ ERRORS = [
 
 def failed(g, loop, what):
     error = g.c(ERRORS)
-    loop.call(f"I need {what[0]}.", error, what)
+    loop.call(f'I need "{what[0]}".', error, what)
     reason = error[7:]
     loop.say(g.c(["Sorry, that did not work: {e}.", "It failed: {e}.", "I am sorry, there was an error: {e}."]).replace("{e}", reason),
              f"The call failed: {reason}.", [reason])  # fmt: skip
@@ -108,7 +113,7 @@ def use_clock(g, loop):
                  "Give me the current date."],
         "day": ["What day is it?", "Which day of the week is it?", "What weekday is today?", "Is it Monday today?", "What day is it today?"],
     }[kind]))  # fmt: skip
-    loop.call("I need clock.", f"{day} {date} {clock}:{g.n(0, 59):02d}", ("clock", {}))
+    loop.call("I need \"clock\".", f"{day} {date} {clock}:{g.n(0, 59):02d}", ("clock", {}))
     value = {"time": clock, "date": date, "day": day}[kind]
     loop.say(g.c({"time": ["It is {v}.", "The time is {v}."], "date": ["Today is {v}.", "The date is {v}."], "day": ["It is {v}.", "Today is {v}."]}[kind]).replace("{v}", value),
              f"The clock says {value}.", [value])  # fmt: skip
@@ -139,7 +144,7 @@ def use_calculator(g, loop):
     loop.user(g.t(["What's {e}?", "What does {e} make?", "Please compute {e}.", "What is {e}?", "Compute {e}.", "{e}", "How much is {e}?", "Calculate {e}.", "{e} = ?", "Please work out {e}.", "I need {e}.",
                    "Tell me the result of {e}.", "Use the calculator: {e}", "Solve {e}.", "What do you get for {e}?", "Can you compute {e}?"]).replace("{e}", "{" + said + "}"))  # fmt: skip
     loop.messages[-1]["content"] = loop.messages[-1]["content"].replace("{" + said + "}", said)
-    loop.call(f"I need calculator. expression: {text}.", value, ("calculator", {"expression": text}))
+    loop.call(f"I need \"calculator\". \"expression\": {text}.", value, ("calculator", {"expression": text}))
     loop.say(g.c([f"It is {value}.", f"The result is {value}.", f"{said} is {value}."]), f"The result is {value}.", [value])
 
 
@@ -154,7 +159,7 @@ def use_list(g, loop):
     if g.p(0.12):
         return failed(g, loop, ("list_files", {"path": path}))
     files = folder(g) if g.p(0.93) else []
-    loop.call(f"I need list_files. path: {path}.", "\n".join(files) or "(empty)", ("list_files", {"path": path}))
+    loop.call(f"I need \"list_files\". \"path\": {path}.", "\n".join(files) or "(empty)", ("list_files", {"path": path}))
     if not files:
         return loop.say("There are no files.", "The folder is empty.", ["no files"])
     loop.say(g.c(["There are these files: {f}.", "The files are {f}.", "I see {f}."]).replace("{f}", names(files)) if len(files) > 1 else f"There is one file: {files[0]}.",
@@ -186,7 +191,7 @@ def use_read(g, loop):
                                  "I need to know about {k}. It is in {p}.", "In {p}, what is said about {k}?", "Read {p}. What about {k}?"], k=item[1])  # fmt: skip
     if g.p(0.12):
         return failed(g, loop, ("read_file", {"path": path}))
-    loop.call(f"I need read_file. path: {path}.", text, ("read_file", {"path": path}))
+    loop.call(f"I need \"read_file\". \"path\": {path}.", text, ("read_file", {"path": path}))
     if kind == "all":
         loop.say(g.c(["It says:\n{t}", "The file says:\n{t}"]).replace("{t}", text), "I show the text.", [text])
     else:
@@ -206,7 +211,7 @@ def use_find(g, loop):
     call = ("find_in_file", {"path": path, "text": item[1]})
     if g.p(0.1):
         return failed(g, loop, call)
-    thought = f"I need find_in_file. path: {path}. text: {item[1]}."
+    thought = f"I need \"find_in_file\". \"path\": {path}. \"text\": {item[1]}."
     if g.p(0.12):
         loop.call(thought, "no match", call)
         return loop.say(g.c(["No, {p} does not mention {k}.", "There is no match for {k} in {p}."]).replace("{p}", path).replace("{k}", item[1]),
@@ -243,14 +248,14 @@ def use_chain(g, loop):
         templates = [f"List the files {place} and find {item[1]} in the {stem} file.", f"Look {place} for the {stem} file and search it for {item[1]}.",
                      f"What does the {stem} file {place} say about {item[1]}?", f"Find {item[1]} in the {stem} file {place}."]  # fmt: skip
     loop.user(g.t(templates) if g.noise_level else g.t(templates))
-    loop.call(f"First I need list_files. path: {base}.", "\n".join(files), ("list_files", {"path": base}))
+    loop.call(f"First I need \"list_files\". \"path\": {base}.", "\n".join(files), ("list_files", {"path": base}))
     if kind == "find":
         number = g.n(1, 30)
-        loop.call(f"The file is {chosen}. I need find_in_file. path: {path}. text: {item[1]}.", f"{number}: {item[0]}",
+        loop.call(f"The file is {chosen}. I need \"find_in_file\". \"path\": {path}. \"text\": {item[1]}.", f"{number}: {item[0]}",
                   ("find_in_file", {"path": path, "text": item[1]}))  # fmt: skip
         return loop.say(f"Line {number} of {chosen} says: {item[0]}", f"Line {number} matches.", [item[2]])
     text = "\n".join(l[0] for l in lines)
-    loop.call(f"The file is {chosen}. I need read_file. path: {path}.", text, ("read_file", {"path": path}))
+    loop.call(f"The file is {chosen}. I need \"read_file\". \"path\": {path}.", text, ("read_file", {"path": path}))
     loop.say(f"{chosen} says:\n{text}", "I show the text.", [text])
 
 
@@ -267,7 +272,7 @@ def use_two(g, loop):
             q=b,
         )
         loop.call(
-            f"I need read_file. path: {a}. I need read_file. path: {b}.",
+            f"I need \"read_file\". \"path\": {a}. I need \"read_file\". \"path\": {b}.",
             [x, y],
             ("read_file", {"path": a}),
             ("read_file", {"path": b}),
@@ -286,7 +291,7 @@ def use_two(g, loop):
         )
     )
     loop.messages[-1]["content"] = loop.messages[-1]["content"].replace("[e]", said)
-    loop.call(f"I need clock. I need calculator. expression: {text}.", [f"{g.c(DAYS)} {g.date()} {clock}:{g.n(0, 59):02d}", value],
+    loop.call(f"I need \"clock\". I need \"calculator\". \"expression\": {text}.", [f"{g.c(DAYS)} {g.date()} {clock}:{g.n(0, 59):02d}", value],
               ("clock", {}), ("calculator", {"expression": text}))  # fmt: skip
     loop.say(f"It is {clock}. The result is {value}.", "I have both.", [clock, value])
 
@@ -298,6 +303,16 @@ def use_none(g, loop):
     loop.say(a, "No tool is needed. " + thought, must)
 
 
+NEEDS = dict(
+    clock=["clock"],
+    calculator=["calculator"],
+    list=["list_files"],
+    read=["read_file"],
+    find=["find_in_file"],
+    chain=["list_files", "read_file", "find_in_file"],
+    two=["clock", "calculator", "read_file"],
+    none=[],
+)
 USES = dict(
     clock=use_clock,
     calculator=use_calculator,
@@ -313,33 +328,17 @@ USES = dict(
 def conversation(g, kind=None, think=None, turns=None, all_tools=None):
     think = g.p(0.4) if think is None else think
     schemas = list(SCHEMAS)
-    if not all_tools and g.p(0.4):
+    if not all_tools and g.p(0.5):
+        schemas = g.r.sample(schemas, g.c([1, 2, 2, 3, 4, 5, 5]))
         if g.p(0.5):
-            g.r.shuffle(schemas)
-        if g.p(0.5):
-            schemas.insert(g.n(0, 5), novel(g)["schema"])
+            schemas.sort(key=SCHEMAS.index)
+        if g.p(0.4):
+            schemas.insert(g.n(0, len(schemas)), novel(g)["schema"])
+    names = {t["name"] for t in schemas}
+    kinds = ["clock", "list"] + ["calculator", "read", "find", "chain", "none"] * 2 + ["two"]
+    kinds = [k for k in kinds if names.issuperset(NEEDS[k])]
     system = g.c(SYSTEM)
     messages = [dict(role="system", content=system)] if system else []
     for _ in range(turns or (g.c([1, 1, 2]) if think else g.n(1, 4))):
-        loop = Loop(g, messages, schemas)
-        USES[
-            kind
-            or g.c(
-                [
-                    "clock",
-                    "calculator",
-                    "calculator",
-                    "list",
-                    "read",
-                    "read",
-                    "find",
-                    "find",
-                    "chain",
-                    "chain",
-                    "two",
-                    "none",
-                    "none",
-                ]
-            )
-        ](g, loop)
+        USES[kind or g.c(kinds)](g, Loop(g, messages, schemas))
     return dict(cat="demo", text=encode(messages, schemas, think), messages=messages, tools=schemas, think=think)

@@ -1,8 +1,10 @@
 """Which documents, how often. Probabilities are per document; token shares follow from the lengths."""
 
-from corpus import chat, demo, ledgers, persona, sums, textops, toolchat
+from corpus import chat, demo, ledgers, persona, schemas, sums, textops, toolchat
 
-MIX = dict(chat=0.40, persona=0.11, tools=0.245, demo=0.045, sums=0.34, textops=0.05, long=0.07, repeat=0.012)
+MIX = dict(
+    chat=0.36, persona=0.09, tools=0.30, schemas=0.13, demo=0.045, sums=0.30, textops=0.045, long=0.075, repeat=0.012
+)
 
 
 def document(g, length, mix=MIX):
@@ -22,5 +24,5 @@ def document(g, length, mix=MIX):
         else:
             tokens = g.r.uniform(400, limit)
         return ledgers.conversation(g, int(tokens)) if kind == "long" else ledgers.repeat(g, min(int(tokens), 700))
-    rooms = dict(chat=chat, persona=persona, tools=toolchat, demo=demo, sums=sums, textops=textops)
+    rooms = dict(chat=chat, persona=persona, tools=toolchat, schemas=schemas, demo=demo, sums=sums, textops=textops)
     return rooms[kind].conversation(g)

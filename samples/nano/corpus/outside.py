@@ -1,6 +1,7 @@
 """Questions about what is outside the generator's world. The only right answer is: I do not know."""
 
 from corpus.source import an, cap, fill
+from corpus.wordings import MORE
 from corpus.words import CITY, COMMON, COUNTRY, FIRST, LAST, NOUNS, WORDS
 
 TOPICS = """quantum physics|rockets|football|Mars|chess|history|classical music|electricity|pizza|computers|money|love|dinosaurs
@@ -70,6 +71,9 @@ What is the stock price of {w}?|What is pi?|How deep is the ocean?|How hot is th
 Should I invest in {w}?|Is {w} good for my health?|Can you book a flight to {c}?|What is the phone number of {w}?""",
 }
 TEMPLATES = {k: v.replace("\n", "|").split("|") for k, v in TEMPLATES.items()}
+# What is asked about the residents, asked about people who are none; without the wording that is held out here.
+STRANGERS = [t.replace("{n}", "{p}") for k in ("job", "work", "street", "likes", "dislikes", "hobby") for t in MORE[k]]
+STRANGERS = [t for t in STRANGERS if t != TEMPLATES["person"][-1]]
 ANSWERS = [
     "I do not know that. I only know Saltmere.",
     "Sorry, I do not know about that.",
@@ -81,7 +85,7 @@ ANSWERS = [
 
 def question(g):
     """-> question, answer, strings the answer must hold, thought"""
-    kind = g.c(["topic", "topic", "country", "person", "task", "world", "world"])
+    kind = g.c(["topic", "topic", "country", "person", "task", "world", "world"] + ([] if g.ho else ["person"] * 2))
 
     def held(options):
         return g.split(lambda: g.c(options))
@@ -94,7 +98,7 @@ def question(g):
         p=held(FAMOUS) if g.p(0.5) else g.split(lambda: g.c(FIRST) + " " + g.c(LAST)), n=g.n(1500, 2030),
         l=g.c(LANGUAGES), k=g.c(CODE), m=g.c(CODE), w=w, aw=an(w), j=g.c(JOBS),
     )  # fmt: skip
-    q = fill(g.t(TEMPLATES[kind]), fields)
+    q = fill(g.c(STRANGERS) if kind == "person" and not g.ho and g.p(0.6) else g.t(TEMPLATES[kind]), fields)
     return (
         cap(q),
         g.c(ANSWERS),

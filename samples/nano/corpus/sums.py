@@ -2,6 +2,7 @@
 
 from corpus import chat, world
 from corpus.source import vary
+from corpus.sumwords import MORE
 from corpus.words import FIRST, THINGS
 from encode import encode
 
@@ -80,7 +81,8 @@ def prob(g):
     elif k == 2:
         a, b = g.n(2, 12), g.n(2, 12)
         q = g.t(
-            [
+            MORE["times"]
+            + [
                 "{n} has {a} boxes with {b} {t} each. How many {t} in total?",
                 "Each of {a} shelves holds {b} {t}. How many {t} are there?",
                 "{n} packs {b} {t} in every bag. How many {t} are in {a} bags?",
@@ -96,7 +98,8 @@ def prob(g):
         a, b = g.n(2, 9), g.n(2, 12)
         c = a * b + g.n(1, 40)
         q = g.t(
-            [
+            MORE["change"]
+            + [
                 "{n} buys {a} {t} for {b} coppers each and pays with {c} coppers. How much change does {n} get?",
                 "{a} {t} cost {b} coppers each. {n} gives {c} coppers. How much change?",
                 "{n} has {c} coppers and buys {a} {t} at {b} coppers each. How many coppers are left?",
@@ -108,7 +111,8 @@ def prob(g):
         b, r = g.n(2, 9), g.n(2, 12)
         a = b * r
         q = g.t(
-            [
+            MORE["share"]
+            + [
                 "{n} shares {a} {t} equally among {b} friends. How many {t} does each get?",
                 "{a} {t} are packed in {b} equal boxes. How many {t} are in a box?",
                 "If {b} people split {a} {t}, how many {t} does each one get?",
@@ -121,7 +125,8 @@ def prob(g):
         a = g.n(1, 3)
         q = (
             g.t(
-                [
+                MORE["cost"]
+                + [
                     "How much do {a} x {i} and 1 x {j} cost in Saltmere?",
                     "What do I pay for {a} x {i} and 1 x {j}?",
                     "I want {a} x {i} and 1 x {j}. What is the total?",
@@ -152,7 +157,8 @@ def prob(g):
         a = g.n(1, 12)
         b = g.n(1, 11)
         q = g.t(
-            [
+            MORE["hour"]
+            + [
                 "A boat leaves at {a} o'clock and sails {b} hours. At which hour does it arrive?",
                 "It is {a} o'clock. {n} comes in {b} hours. At which hour is that?",
                 "{n} starts work at {a} o'clock and works {b} hours. At which hour is {n} done?",
@@ -167,7 +173,7 @@ def prob(g):
         xs = g.split(lambda: tuple(g.r.sample(range(1, 99), g.n(3, 5))))
         big = g.p(0.5)
         so = sorted(xs)
-        q = g.t(["Which number is the {w}: {x}?", "What is the {w} of {x}?", "Find the {w} number in {x}."]).format(
+        q = g.t(MORE["extreme"] + ["Which number is the {w}: {x}?", "What is the {w} of {x}?", "Find the {w} number in {x}."]).format(
             w="largest" if big else "smallest", x=", ".join(map(str, xs))
         )
         r = so[-1] if big else so[0]

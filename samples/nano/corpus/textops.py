@@ -7,7 +7,7 @@ from corpus.words import CITY
 
 
 def conversation(g):
-    k = g.n(0, 6)
+    k = 6 if not g.ho and g.p(0.2) else g.n(0, 6)  # membership is the hardest
     L = [g.value() for _ in range(g.n(3, 9))]
     s = g.c(chat.SYSTEM)
     if k == 0:

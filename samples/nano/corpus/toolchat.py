@@ -47,17 +47,18 @@ def error_result(g):
 
 
 def listing(tools):
-    return "; ".join(f"{t['schema']['description'].rstrip('.')} -> {t['name']}" for t in tools) + "."
+    return "; ".join(f"{t['schema']['description'].rstrip('.')} -> \"{t['name']}\"" for t in tools) + "."
 
 
 def plan(tools, calls):
-    """The thought before a call: what there is (purpose first, then name), what is needed, and where each value goes."""
+    """The thought before a call: what there is (purpose first, then name), what is needed, and where each value goes.
+    Names stand in quotes: so they are the same tokens as in the schemas and in the call."""
     text = listing(tools)
     for call in calls:
         properties = call["tool"]["schema"]["parameters"]["properties"]
-        text += f" I need {call['tool']['name']}."
+        text += f" I need \"{call['tool']['name']}\"."
         for name, value in call["arguments"].items():
-            text += f" {label(properties[name].get('description', name))} -> {name}: {show(value)}."
+            text += f" {label(properties[name].get('description', name))} -> \"{name}\": {show(value)}."
     return text
 
 

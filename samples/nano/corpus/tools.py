@@ -188,6 +188,21 @@ def schema_of(g, name, description, params):
     }
 
 
+def sorted_keys(value):
+    """As many libraries write JSON."""
+    if isinstance(value, dict):
+        return {k: sorted_keys(value[k]) for k in sorted(value)}
+    return value
+
+
+def finished(g, tool):
+    """In training some schemas come with sorted keys; the parameters then are in that order, too."""
+    if not g.ho and g.p(0.15):
+        tool["schema"] = sorted_keys(tool["schema"])
+        tool["params"].sort(key=lambda p: p["name"])
+    return tool
+
+
 def novel(g, fits=None):
     """A tool whose name fits its description (fits) or not."""
     while True:  # pairs of verb and noun are held out by hash: the tools of the evaluation are new
@@ -221,11 +236,12 @@ def novel(g, fits=None):
     fitting = [[verb, *core], [verb, noun], [noun, verb], [*core, verb], [verb, *core]]
     name = spell(g, g.c(fitting)) if fits else opaque_name(g)
     schema = schema_of(g, name, description, params)
-    keys = list({g.c([g.syl(), g.c(PARAMS), g.c(PARAMS), g.c(WORDS) + "_" + g.c(PARAMS)]) for _ in range(g.n(1, 2))})
+    keys = [g.c([g.syl(), g.c(PARAMS), g.c(PARAMS), g.c(WORDS) + "_" + g.c(PARAMS)]) for _ in range(g.n(1, 2))]
+    keys = list(dict.fromkeys(keys))  # not a set, whose order differs from process to process
     results = [(k, g.c([lambda g: g.text(), lambda g: g.n(0, 9999), lambda g: g.value()])) for k in keys]
     answers = ["The " + " and the ".join(k.replace("_", " ") + " is {" + k + "}" for k in keys) + "."]
-    return dict(schema=schema, name=name, params=params, core=f"{request_verb} {object_}", requests=None, results=results,
-                answers=answers, sort="fits" if fits else "opaque")  # fmt: skip
+    return finished(g, dict(schema=schema, name=name, params=params, core=f"{request_verb} {object_}", requests=None, results=results,
+                            answers=answers, sort="fits" if fits else "opaque"))  # fmt: skip
 
 
 def known(g, rename=False):
@@ -245,8 +261,8 @@ def known(g, rename=False):
     new_name = opaque_name(g) if rename else name
     schema = schema_of(g, new_name, description, params)
     core = description[0].lower() + description[1:]
-    return dict(schema=schema, name=new_name, params=params, core=core, requests=requests, results=results, answers=answers,
-                sort="opaque" if rename else "known")  # fmt: skip
+    return finished(g, dict(schema=schema, name=new_name, params=params, core=core, requests=requests, results=results,
+                            answers=answers, sort="opaque" if rename else "known"))  # fmt: skip
 
 
 def toolbox(g, sort=None, size=None):

