@@ -569,7 +569,7 @@ void time_all(const bench::Timer& timer) {
                bytes, flop);
     bench::row(timer, "W_k^T q, 128 heads", rows, timer.median_us([&] {
       launch_absorb(
-          {rows, 128, values.w.view, Values::kHead, 128, 192, q.as<float>(), true, q_abs.as<float>()},
+          {rows, 128, values.w.view, Values::kHead, 128, 192, q.as<float>(), true, true, q_abs.at},
           nullptr);
     }),
                bytes, flop);
