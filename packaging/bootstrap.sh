@@ -129,6 +129,8 @@ demo() {
   "$dsv" run --tools-dir "$folder" --prompt 'What time is it?'
   say 'dsv run: files'
   "$dsv" run --tools-dir "$folder" --prompt 'Which files are there?'
+  say 'dsv run: in a file'
+  "$dsv" run --tools-dir "$folder" --prompt 'What does notes.txt say about the key?'
 }
 
 # have_all PACKAGE...: whether these are installed.
