@@ -529,7 +529,7 @@ void launch_form(const AttendRowsArgs& a, Stream stream) {
 }
 template <int kGroups>
 void launch_groups(const AttendRowsArgs& a, Stream stream) {
-  if (static_cast<int64_t>(sizeof(Shared<kGroups, true>)) <= shared_limit()) {
+  if (static_cast<int64_t>(sizeof(Shared<kGroups, true>)) <= a.shared_limit) {
     launch_form<kGroups, true>(a, stream);
   } else {
     launch_form<kGroups, false>(a, stream);

@@ -8,9 +8,6 @@ namespace dsv::cuda {
 
 inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
-// Shared memory that a block can have on every GPU from sm_80 on.
-inline constexpr int64_t kPortableShared = 99 * 1024;
-
 // Blocks of a launch. An empty grid is no work.
 struct Grid {
   int64_t x = 1, y = 1, z = 1;
@@ -23,8 +20,6 @@ struct Grid {
 #else
 #include <cuda_runtime.h>
 
-#include <cstdlib>
-
 namespace dsv::cuda {
 
 // A block's shared memory, as many bytes as the launch asked for, 16-byte aligned. All shared memory is
@@ -32,16 +27,6 @@ namespace dsv::cuda {
 __device__ inline unsigned char* shared_memory() {
   extern __shared__ __align__(16) unsigned char dsv_shared[];
   return dsv_shared;
-}
-
-// Shared memory that a block can have on the current device; with DSV_CUDA_PORTABLE set, on every one.
-inline int64_t shared_limit() {
-  int device = 0, bytes = 0;
-  if (std::getenv("DSV_CUDA_PORTABLE") || cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) {
-    return kPortableShared;
-  }
-  return bytes;
 }
 
 // Of the current device; 0 if it cannot be asked.

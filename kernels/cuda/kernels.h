@@ -13,6 +13,9 @@ namespace dsv::cuda {
 
 using Stream = void*;
 
+// Shared memory that a block can have on every GPU from sm_80 on.
+inline constexpr int64_t kPortableShared = 99 * 1024;
+
 // A matrix on the device. Rows are padded with zeros to whole 16-byte chunks.
 struct WeightView {
   const unsigned char* data = nullptr;  // [rows, pitch] bytes, 256-byte aligned
@@ -317,7 +320,8 @@ struct AttendRowsArgs {
   // sums, [R, splits, heads, rank], then what belongs to them, [R, splits, heads, 2]; unused if splits is 1.
   float* partial;
   bool to_bf16;
-  float* mixed;  // out [R, heads, padded(rank)]: softmax-weighted latents, packed
+  float* mixed;                            // out [R, heads, padded(rank)]: softmax-weighted latents, packed
+  int64_t shared_limit = kPortableShared;  // shared memory that a block can have; for speed only
 };
 void launch_attend(const AttendRowsArgs&, Stream);
 void launch_attend_mma(const AttendRowsArgs&, Stream);

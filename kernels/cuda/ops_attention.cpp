@@ -61,10 +61,10 @@ void attend(Device* handle, const AttendArgs& args) {
     launch_absorb({count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), q, d.official(),
                    mma, d.q_abs},
                   d.stream());
-    launch_attend(
-        {count, g.num_heads, d.step(first), d.cache(args.layer), selected, n_selected, g.index_topk, splits,
-         q, g.qk_head_dim(), d.q_abs, static_cast<float>(g.softmax_scale), d.partial, d.official(), d.mixed},
-        d.stream());
+    launch_attend({count, g.num_heads, d.step(first), d.cache(args.layer), selected, n_selected, g.index_topk,
+                   splits, q, g.qk_head_dim(), d.q_abs, static_cast<float>(g.softmax_scale), d.partial,
+                   d.official(), d.mixed, d.runtime->shared_limit()},
+                  d.stream());
     apply_values(d, args.weights->kv_b, count, d.mixed, d.row_of(Act::heads, args.heads, first));
   });
 }

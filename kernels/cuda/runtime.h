@@ -25,6 +25,7 @@ class Runtime {
   virtual ~Runtime() = default;  // everything is freed before
 
   virtual const char* description() const = 0;  // "NVIDIA H100 (sm_90, 78 GiB)"
+  virtual int64_t shared_limit() const = 0;     // shared memory that a block may take
   virtual Stream stream() const = 0;            // the one stream that all work is put on, in order
 
   // Takes device memory at once, for later allocations: many small ones would each be rounded up, by as much

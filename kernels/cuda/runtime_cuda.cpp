@@ -70,6 +70,9 @@ class CudaRuntime final : public Runtime {
     cudaDeviceProp properties;
     device_ = find_device(text, &properties);
     description_ = fmt::format("{}, sm_{}{}", properties.name, properties.major, properties.minor);
+    shared_limit_ = std::getenv("DSV_CUDA_PORTABLE")
+                        ? kPortableShared
+                        : static_cast<int64_t>(properties.sharedMemPerBlockOptin);
     try {
       check(cudaSetDevice(device_));
       check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
@@ -85,6 +88,7 @@ class CudaRuntime final : public Runtime {
   ~CudaRuntime() override { release(); }
 
   const char* description() const override { return description_.c_str(); }
+  int64_t shared_limit() const override { return shared_limit_; }
   // The calling thread may have another device chosen: its own, or another model's.
   Stream stream() const override {
     cudaSetDevice(device_);
@@ -228,6 +232,7 @@ class CudaRuntime final : public Runtime {
 
   int device_ = 0;
   std::string description_;
+  int64_t shared_limit_ = 0;
   cudaStream_t stream_ = nullptr;
   unsigned char *reserved_ = nullptr, *reserved_end_ = nullptr, *next_ = nullptr;
   cudaEvent_t marks_[kMarks] = {};

@@ -95,6 +95,7 @@ struct Case {
     a.to_bf16 = true;
     std::vector<float> mixed(static_cast<size_t>(count * heads * kRank), NAN);
     a.mixed = mixed.data();
+    a.shared_limit = emulation::shared_limit;
     launch_attend(a, nullptr);
     return mixed;
   }

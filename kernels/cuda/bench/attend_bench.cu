@@ -110,6 +110,13 @@ void fill(void (*kernel)(Args...), int64_t n, Given... args) {
   finish("fill");
 }
 
+// Shared memory that a block can have on this GPU.
+int64_t own_shared() {
+  int bytes = 0;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), "shared memory");
+  return bytes;
+}
+
 // Rows that select `n` of their sequence's `context` positions, on scattered pages.
 struct Batch {
   int32_t rows, heads, topk, context;
@@ -172,7 +179,7 @@ struct Batch {
     return out;
   }
 
-  AttendRowsArgs args(int32_t splits, bool all = false) const {
+  AttendRowsArgs args(int32_t splits, bool all = false, int64_t shared_limit = own_shared()) const {
     StepView step;
     step.position = position.get();
     step.sequence = sequence.get();
@@ -198,7 +205,8 @@ struct Batch {
             kSoftmaxScale,
             partial.get(),
             true,
-            mixed.get()};
+            mixed.get(),
+            shared_limit};
   }
 };
 
@@ -265,11 +273,6 @@ bool same(const std::vector<float>& a, const std::vector<float>& b, size_t n) {
   return std::memcmp(a.data(), b.data(), n * 4) == 0;
 }
 
-struct Portable {  // while it lives, kernels take no more shared memory than every GPU has
-  Portable() { setenv("DSV_CUDA_PORTABLE", "1", 1); }
-  ~Portable() { unsetenv("DSV_CUDA_PORTABLE"); }
-};
-
 // Whole, split, portable, and the first row alone.
 void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads, int32_t topk,
                  int32_t context, const std::vector<int32_t>& n, bool all = false) {
@@ -297,14 +300,11 @@ void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads
     report(whole_error <= 1, name + ": error " + std::to_string(whole_error) + " of the limit, whole");
     report(same(whole, split, whole.size()), name + ": whole and split differ in bits");
   }
-  {
-    const Portable form;
-    check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
-    launch_attend(b.args(most <= kAttendMmaFold ? 1 : kMostSplits, all), nullptr);
-    finish("portable");
-    const auto portable = b.mixed.host();
-    report(same(portable, split, portable.size()), name + ": the portable form differs in bits");
-  }
+  check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
+  launch_attend(b.args(most <= kAttendMmaFold ? 1 : kMostSplits, all, kPortableShared), nullptr);
+  finish("portable");
+  const auto portable = b.mixed.host();
+  report(same(portable, split, portable.size()), name + ": the portable form differs in bits");
   check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
   AttendRowsArgs alone = b.args(attend_most_splits(most), all);
   alone.rows = 1;
@@ -471,9 +471,9 @@ void run_times() {
   std::printf("%-44s %9s %9s %9s %7s %7s %9s\n", "sparse MLA, topk 2048", "us", "mma floor", "byte floor",
               "share", "peer", "TFLOP/s");
   const auto attend = [&](const char* name, int32_t sequences, int32_t rows, int32_t heads, int32_t context,
-                          int32_t splits, double peer) {
+                          int32_t splits, double peer, int64_t shared_limit = own_shared()) {
     Batch b(cache, rows, heads, kTopk, context, sequences, {kTopk}, splits > 1);
-    const AttendRowsArgs args = b.args(splits);
+    const AttendRowsArgs args = b.args(splits, false, shared_limit);
     const double us = timer.time([&] { launch_attend(args, nullptr); }, rows > 1000 ? 7 : 25);
     const double flop = 2.0 * rows * heads * kTopk * (kRank + kRope + kRank);
     const double floor = flop / 800e6;
@@ -493,12 +493,9 @@ void run_times() {
   attend("b=32, 128 heads, 32K", 32, 32, 128, 32768, 1, 68.3);
   attend("b=64 s_q=2, 128 heads, 32K", 64, 128, 128, 32768, 1, 193.6);
   attend("b=128 s_q=2, 128 heads, 32K", 128, 256, 128, 32768, 1, 374.9);
-  {
-    const Portable form;
-    attend("portable: b=1, 128 heads, 32K", 1, 1, 128, 32768, kMostSplits, 0);
-    attend("portable: b=32, 128 heads, 32K", 32, 32, 128, 32768, 1, 0);
-    attend("portable: b=128 s_q=2, 128 heads, 32K", 128, 256, 128, 32768, 1, 0);
-  }
+  attend("portable: b=1, 128 heads, 32K", 1, 1, 128, 32768, kMostSplits, 0, kPortableShared);
+  attend("portable: b=32, 128 heads, 32K", 32, 32, 128, 32768, 1, 0, kPortableShared);
+  attend("portable: b=128 s_q=2, 128 heads, 32K", 128, 256, 128, 32768, 1, 0, kPortableShared);
   for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 64 heads, 32K", 1, 1, 64, 32768, splits, 20.8);
   attend("b=128 s_q=2, 64 heads, 32K", 128, 256, 64, 32768, 1, 241);
   for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 4 heads, 32K", 1, 1, 4, 32768, splits, 0);
@@ -508,29 +505,21 @@ void run_times() {
   attend("prefill s_q 4096, s_kv 32K, 128 heads", 1, 4096, 128, 32768, 1, 4045);
   attend("prefill s_q 4096, s_kv 128K, 128 heads", 1, 4096, 128, 131072, 1, 4467);
 
-  std::printf("\n%-44s %9s %9s %9s %7s\n", "absorb and W_v, 128 heads, FP8", "us", "mma floor", "byte floor",
+  std::printf("\n%-44s %9s %9s %9s %7s\n", "absorb, 128 heads, FP8", "us", "mma floor", "byte floor",
               "share");
   KvB weight(128, true);
   for (const int32_t rows : {1, 8, 32, 256}) {
-    Memory<float> q(int64_t{rows} * 128 * kHeadDim), mixed(int64_t{rows} * 128 * kRank),
-        heads(int64_t{rows} * 128 * kValue);
+    Memory<float> q(int64_t{rows} * 128 * kHeadDim);
     Memory<uint16_t> q_abs(int64_t{rows} * 128 * kRank);
     fill(fill_floats, q.size(), q.get(), q.size(), 1.0f, uint64_t{5} << 40);
-    fill(fill_floats, mixed.size(), mixed.get(), mixed.size(), 1.0f, uint64_t{6} << 40);
     const AbsorbArgs absorb = {rows,     128,     weight.view, kGroup, kNope,
                                kHeadDim, q.get(), true,        true,   q_abs.get()};
-    const LinearArgs linear = {rows, weight.view, mixed.get(), 128 * kRank, heads.get(), 128 * kValue, kValue,
-                               1,    true,        128,         kGroup,      kNope,       kValue,       kRank};
-    const double flop = 2.0 * rows * 128 * 128 * kRank, w = 128.0 * 128 * kRank;
-    const auto line = [&](const char* name, double us, double bytes) {
-      const double floor = flop / 800e6, moved = bytes / copy * 1e-6;
-      std::printf("%-34s %4d rows %9.1f %9.1f %9.1f %6.0f%%\n", name, rows, us, floor, moved,
-                  100 * std::max(floor, moved) / us);
-    };
-    line("absorb", timer.time([&] { launch_absorb(absorb, nullptr); }),
-         w + rows * 128.0 * (4 * kNope + 2 * kRank));
-    line("W_v (the grouped linear)", timer.time([&] { launch_linear(linear, nullptr); }),
-         w + rows * 128.0 * 4 * (kRank + kValue));
+    const double us = timer.time([&] { launch_absorb(absorb, nullptr); });
+    const double floor = 2.0 * rows * 128 * kNope * kRank / 800e6;
+    const double bytes = 128.0 * kNope * kRank + rows * 128.0 * (4 * kNope + 2 * kRank);
+    const double moved = bytes / copy * 1e-6;
+    std::printf("%-34s %4d rows %9.1f %9.1f %9.1f %6.0f%%\n", "absorb", rows, us, floor, moved,
+                100 * std::max(floor, moved) / us);
   }
 }
 

@@ -146,8 +146,6 @@ inline unsigned atomicAnd(unsigned* at, unsigned value) {
 namespace dsv::cuda {
 
 inline unsigned char* shared_memory() { return emulation::block_memory; }
-inline int64_t shared_limit() { return emulation::shared_limit; }
-
 inline int processors() { return 4; }
 inline bool on_hopper() { return false; }
 

@@ -32,6 +32,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     if (!blocks_.empty()) die("device memory was not freed");
   }
 
+  int64_t shared_limit() const override { return emulation::shared_limit; }
   const char* description() const override { return descending_ ? "descending" : "ascending"; }
   Stream stream() const override { return static_cast<Queue*>(const_cast<EmulatedRuntime*>(this)); }
   void put(Work work) override { (recording_ ? *recording_ : queue_).push_back(std::move(work)); }
