@@ -19,6 +19,13 @@
 // came before: O = O 2^(M - M') + U 2^(m - M'). So a block that takes all tiles of a row, and blocks that
 // take one each whose results combine_kernel folds, give the same bits, and a launch is free to choose by its
 // number of rows. Weights are powers of two: scores are in units of log 2.
+//
+// Range: f16 has 11 bits from 2^-14 to 2^15 and its last at 2^-24, so weights are 2^15 2^(score - m): they
+// have 11 bits down to 2^-29 of a tile's largest. Scales in the cache are powers of two, from 2^-22 (of 1e-4
+// / 448) to 2^-4 (of sqrt(512) / 448, times the norm's weight): relative to a tile's largest they are exact,
+// and a weight times its scale has 11 bits down to 2^-29 again. What is below loses at most 2^-39 of the
+// tile's largest scale, times the code. That is nothing beside the head's other values, and is seen only in
+// one to which all positions that weigh more bring codes near zero.
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/reduce.cuh"
 
@@ -39,6 +46,8 @@ constexpr int kScoreRow = kTile + 8;                                   // f32
 // In every other 64 latent values, each 8 lie in their neighbours' place, so that threads which write 16
 // values each meet different banks.
 constexpr int swapped(int column) { return column / 64 % 2; }
+
+constexpr float kLargestWeight = 0x1p15f;  // of a position: the total has the same factor
 
 struct alignas(8) Fold {
   float before, now;  // factors of what came before and of the tile
@@ -255,8 +264,9 @@ __device__ __forceinline__ void tile_weights(const float* scores, const float* f
   for (int lanes = 8; lanes > 0; lanes /= 2)
     maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, lanes));
   WordPair words;
-  words.x = pack_f16(exp2f(score[0] - maximum), exp2f(score[1] - maximum));
-  words.y = pack_f16(exp2f(score[2] - maximum), exp2f(score[3] - maximum));
+  const auto weight = [&](int i) { return exp2f(score[i] - maximum) * kLargestWeight; };
+  words.x = pack_f16(weight(0), weight(1));
+  words.y = pack_f16(weight(2), weight(3));
   *reinterpret_cast<WordPair*>(weights + head * kWeightRow + first) = words;
   for (const uint32_t word : {words.x, words.y}) {  // what is summed is what was rounded
     const Pair two = unpack_f16(word);

@@ -146,8 +146,7 @@ void same_rows(const std::vector<float>& part, const std::vector<float>& whole, 
   ASSERT_EQ(std::memcmp(part.data(), whole.data() + offset, 4 * part.size()), 0);
 }
 
-// Whether blocks and threads run from the last to the first.
-void set_descending(bool descending) { open_runtime(descending ? "descending" : nullptr)->stream(); }
+using emulation::set_descending;
 
 void check(Case c) {
   const int32_t most = c.n.empty() ? c.context : c.topk, splits = attend_most_splits(most);
@@ -185,6 +184,42 @@ TEST(CudaAttend, QueriesOfAnySize) {
   for (size_t i = 0; i < kRank; ++i) c.q_abs[i] = 0;
   for (size_t i = 0; i < kRank; ++i) c.q_abs[kRank + i] = float_to_bf16(1e-30f * normal());
   for (size_t i = 0; i < kRank; ++i) c.q_abs[2 * kRank + i] = float_to_bf16(1e-3f * normal());
+  check(c);
+}
+
+// Weights far below the largest keep their bits, and are all there is where the heaviest position has zeros.
+TEST(CudaAttend, SmallWeightsCount) {
+  for (const float gap : {14.0f, 20.0f, 26.0f}) {  // powers of two between the first weight and the rest
+    Case c(2, 3, 65, 100, {65});
+    const auto heavy = static_cast<size_t>(c.pages[0] * kPageTokens + c.selected[0]);
+    for (size_t t = 0; t < c.cache.size() / kAttendMmaRowBytes; ++t) {
+      unsigned char* row = c.cache.data() + t * kAttendMmaRowBytes;
+      for (int i = 0; i < kRank && t == heavy; ++i) row[i] = 0;
+      for (int i = 0; i < 8; ++i) row[i] = t == heavy ? 0x78 : t % 2;  // 256; nothing or nearly so
+      for (int g = 0; g < 4; ++g) store_f32(row + kRank + 4 * g, 1);
+    }
+    for (size_t r = 0; r < 2; ++r) std::copy_n(&c.selected[0], 65, &c.selected[65 * r]);
+    for (size_t i = 0; i < c.q_abs.size(); ++i) {
+      c.q_abs[i] = float_to_bf16(i % kRank < 8 ? gap / (8 * 256 * 0.135f * 1.4427f) : 0.0f);
+    }
+    for (float& x : c.q) x = 0;
+    check(c);
+  }
+}
+
+// A latent that is much smaller than others of its tile keeps its bits: scales as far apart as the cache's
+// writer can put them, and what has the larger ones weighs nothing.
+TEST(CudaAttend, SmallLatentsCount) {
+  Case c(2, 3, 65, 100, {65});
+  for (size_t t = 0; t < c.cache.size() / kAttendMmaRowBytes; ++t) {
+    unsigned char* row = c.cache.data() + t * kAttendMmaRowBytes;
+    const bool large = t % kPageTokens % 7 == 5;
+    for (int i = 0; i < 8; ++i) row[i] = large ? 0xF8 : 0x78;  // -256, 256
+    row[0] = static_cast<unsigned char>(row[0] - t % 8);
+    for (int g = 0; g < 4; ++g) store_f32(row + kRank + 4 * g, g == 0 ? 1 : large ? 0x1p-4f : 0x1p-22f);
+  }
+  for (size_t i = 0; i < c.q_abs.size(); ++i) c.q_abs[i] = float_to_bf16(i % kRank < 8 ? 0.25f : 0.0f);
+  for (float& x : c.q) x = 0;
   check(c);
 }
 
