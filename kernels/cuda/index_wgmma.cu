@@ -10,9 +10,9 @@
 // quarter of its bandwidth.
 //
 // Precision: e4m3 is exact in f16, a product of two is exact in f32. The FP8 tensor core aligns a k32 step's
-// terms to the largest and keeps about 13 bits below it, in place of f32's 24: the released model's own
-// arithmetic (its indexer multiplies e4m3 on these tensor cores), and a small part of the error of rounding
-// the factors to e4m3.
+// terms and the sum so far to the largest exponent and drops what lies below its 13th binary place, where f32
+// has 23 (coarse_sum in bench/index_bench.cu): the released model's own arithmetic (its indexer multiplies
+// e4m3 on these tensor cores), and a small part of the error of rounding the factors to e4m3.
 //
 // Order of a score's sum, for every tile and split: the hardware's over K; a lane adds its two heads of each
 // block of 8 in order; then lanes (0 + 2) + (1 + 3) of a quad.

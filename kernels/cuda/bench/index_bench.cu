@@ -193,10 +193,44 @@ struct Problem {
 
 // ------------------------------------------------------------------------------------- scores
 
+// A head's product as the FP8 tensor core of Hopper sums it. A step takes 32 products, which are exact, and
+// the sum so far, aligns them to the largest exponent among them (a product's is the sum of its factors',
+// those of subnormal codes and zero being -6), drops what lies below its 13th binary place, adds, and drops
+// what lies below the sum's own 13th place. So each number loses at most its place, and no more than itself.
+struct CoarseSum {
+  double sum;
+  double loss;  // bound: of the exact sum
+};
+__device__ CoarseSum coarse_sum(const unsigned char* q, const unsigned char* key) {
+  constexpr int kStep = 32, kPlaces = 13;
+  const auto exponent = [](unsigned char code) { return (code >> 3 & 15) ? (code >> 3 & 15) - 7 : -6; };
+  CoarseSum out = {0, 0};
+  const auto cut = [&](double x, double place) {
+    out.loss += fmin(fabs(x), place);
+    return trunc(x / place) * place;
+  };
+  for (int step = 0; step < kDim / kStep; ++step) {
+    // The step's k-th product, with K in the order of index_wgmma.cu.
+    const auto at = [step](int k) {
+      return 64 * (step / 2) + k % 16 / 4 * 16 + step % 2 * 8 + k / 16 * 4 + k % 4;
+    };
+    int largest = out.sum != 0 ? ilogb(out.sum) : -12;
+    for (int k = 0; k < kStep; ++k) largest = max(largest, exponent(q[at(k)]) + exponent(key[at(k)]));
+    const double place = ldexp(1.0, largest - kPlaces);
+    double sum = cut(out.sum, place);
+    for (int k = 0; k < kStep; ++k)
+      sum += cut(double{e4m3_to_float(q[at(k)])} * double{e4m3_to_float(key[at(k)])}, place);
+    out.sum = sum == 0 ? 0 : cut(sum, ldexp(1.0, ilogb(sum) - kPlaces));
+  }
+  return out;
+}
+
 struct Judge {
-  double* score;  // [R, stride]
-  double* terms;  // sum over heads of |terms|, the scale of f32 errors
-  double* parts;  // sum over heads of |w| times the sum of |products|, the scale of errors within a product
+  double* score;   // [R, stride]
+  double* terms;   // sum over heads of |terms|, the scale of f32 errors
+  double* parts;   // sum over heads of |w| times the sum of |products|, the scale of errors within a product
+  double* coarse;  // the score by coarse_sum
+  double* loss;    // what that may lose
 };
 __global__ void judge_scores(IndexScoresArgs a, Judge out) {
   const int64_t r = blockIdx.y, s = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -206,7 +240,7 @@ __global__ void judge_scores(IndexScoresArgs a, Judge out) {
   const unsigned char* key = data + s % kPageTokens * kDim;
   const unsigned char* q = a.index_q + r * a.q_stride;
   const double scale = reinterpret_cast<const float*>(data + kPageTokens * kDim)[s % kPageTokens];
-  double score = 0, terms = 0, parts = 0;
+  double score = 0, terms = 0, parts = 0, coarse = 0, loss = 0;
   for (int h = 0; h < a.heads; ++h) {
     double product = 0, size = 0;
     for (int i = 0; i < kDim; ++i) {
@@ -219,11 +253,16 @@ __global__ void judge_scores(IndexScoresArgs a, Judge out) {
     score += fmax(product, 0.0) * w;
     terms += fabs(fmax(product, 0.0) * w);
     parts += size * fabs(w);
+    const CoarseSum c = coarse_sum(q + h * kDim, key);
+    coarse += fmax(c.sum, 0.0) * w;
+    loss += c.loss * fabs(w);
   }
   const int64_t at = r * a.score_stride + s;
   out.score[at] = score;
   out.terms[at] = terms;
   out.parts[at] = parts;
+  out.coarse[at] = coarse;
+  out.loss[at] = loss;
 }
 
 const char* name_of(IndexPath path) {
@@ -238,10 +277,11 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 void check_scores(int32_t rows, int32_t heads, int32_t context, int32_t per_sequence, bool all) {
   const Problem p(rows, heads, context, per_sequence, true, all);
   const int64_t n = p.scores.size();
-  Array<double> score(n), terms(n), parts(n);
-  judge_scores<<<dim3((context + 127) / 128, rows), 128>>>(p.args(IndexPath::plain, 1),
-                                                           {score.get(), terms.get(), parts.get()});
-  const std::vector<double> expected = score.host(), size = terms.host(), whole = parts.host();
+  Array<double> score(n), terms(n), parts(n), coarse(n), loss(n);
+  judge_scores<<<dim3((context + 127) / 128, rows), 128>>>(
+      p.args(IndexPath::plain, 1), {score.get(), terms.get(), parts.get(), coarse.get(), loss.get()});
+  const std::vector<double> expected = score.host(), size = terms.host(), whole = parts.host(),
+                            modelled = coarse.host(), lost = loss.host();
   for (const IndexPath path :
        {IndexPath::plain, IndexPath::portable, IndexPath::f32_sums, IndexPath::fp8_sums}) {
     std::vector<float> first;
@@ -260,7 +300,8 @@ void check_scores(int32_t rows, int32_t heads, int32_t context, int32_t per_sequ
         continue;
       }
       first = got;
-      double worst = 0, worst_within = 0;
+      const bool fp8 = path == IndexPath::fp8_sums && heads > 8;
+      double worst = 0, worst_within = 0, worst_modelled = 0;
       int64_t bad = -1;
       for (int32_t r = 0; r < rows; ++r) {
         for (int64_t s = 0; s < p.score_stride; ++s) {
@@ -272,10 +313,10 @@ void check_scores(int32_t rows, int32_t heads, int32_t context, int32_t per_sequ
           const double error = std::fabs(got[at] - expected[at]);
           worst = std::max(worst, error / (size[at] + 1e-300));
           worst_within = std::max(worst_within, error / (whole[at] + 1e-300));
-          // f32 sums round to 2^-24 of what is summed; the FP8 tensor core's align to 2^-13 of a term.
-          const double limit = path == IndexPath::fp8_sums && heads > 8
-                                   ? 0x1p-12 * whole[at]
-                                   : 8 * std::sqrt(kDim + heads) * 0x1p-24 * size[at] + 0x1p-22 * whole[at];
+          worst_modelled = std::max(worst_modelled, std::fabs(got[at] - modelled[at]) / (whole[at] + 1e-300));
+          // f32 sums round to 2^-24 of what is summed.
+          const double limit =
+              (fp8 ? lost[at] : 0) + 8 * std::sqrt(kDim + heads) * 0x1p-24 * size[at] + 0x1p-22 * whole[at];
           if (!(error <= limit)) bad = static_cast<int64_t>(at);
         }
       }
@@ -288,6 +329,7 @@ void check_scores(int32_t rows, int32_t heads, int32_t context, int32_t per_sequ
             "%s: rows %d heads %d context %d per sequence %d: error %.1e of the terms, %.1e of their "
             "products",
             name_of(path), rows, heads, context, per_sequence, worst, worst_within);
+        if (fp8) std::printf(" (%.1e from coarse_sum)", worst_modelled);
         if (bad >= 0) {
           std::printf("; row %d position %d: %g, not %g", static_cast<int>(bad / p.score_stride),
                       static_cast<int>(bad % p.score_stride),
