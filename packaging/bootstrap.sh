@@ -155,13 +155,13 @@ on_gpu() {
 }
 
 gpu_test() {
-  local bin=build/release/bin folder checkpoint
+  local bin=build/release/bin folder checkpoint kernels
   if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L; then
     skip 'no NVIDIA GPU answers here, so the cuda backend is neither tested nor measured'
     return
   fi
   if have_all "${packages[@]}" && command -v nvcc >/dev/null; then
-    build release dsv_cuda dsv_tool cuda_device_test
+    build release dsv_cuda dsv_tool cuda_device_test cuda_attend_bench cuda_index_bench cuda_linear_bench
   elif [[ -x $bin/cuda_device_test && -e build/release/lib/libdsv_cuda.so ]]; then
     say 'taking the build that was carried here'
   else
@@ -178,17 +178,27 @@ gpu_test() {
   else
     skip 'compute-sanitizer is not installed'
   fi
+  for kernels in attend index linear; do
+    if [[ -x $bin/cuda_${kernels}_bench ]]; then
+      gpu_step "kernels, checked and timed: $kernels" "$bin/cuda_${kernels}_bench"
+    else
+      skip "cuda_${kernels}_bench was not carried here"
+    fi
+  done
   folder=$(mktemp -d)
   trap "rm -rf '$folder'" EXIT
   checkpoint=samples/nano/checkpoint
-  if [[ ! -e $checkpoint/config.json ]]; then
-    checkpoint=$folder/tiny
-    "$bin/dsv" synth --preset tiny --out "$checkpoint"
-  fi
   for precision in official exact; do
     gpu_step "dsv bench, $precision" "$bin/dsv" bench --model "$checkpoint" --backend cuda --precision $precision \
       --contexts 0,1024
   done
+  # The plain kernels and the CPU round alike but for the order of their sums, so answers are the same text.
+  for backend in cpu cuda; do
+    "$bin/dsv" eval tests/nano/quick.jsonl --model "$checkpoint" --backend $backend --precision exact --json \
+      >"$folder/$backend.json" || true
+  done
+  gpu_step 'the same answers on cpu and cuda, exact' cmp "$folder/cpu.json" "$folder/cuda.json"
+  gpu_step 'the quick suites on cuda, official' bash tests/nano/suites.sh "$bin/dsv" "$checkpoint" --backend cuda
   nvidia-smi --query-gpu=name,driver_version,memory.used,clocks.sm --format=csv
 }
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The quick suites through `dsv eval`, in `official`, against thresholds.txt.  suites.sh DSV CHECKPOINT
+# The quick suites through `dsv eval`, in `official`, against thresholds.txt.  suites.sh DSV CHECKPOINT [OPTION...]
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 if [[ ! -f $2/model.safetensors.index.json ]]; then
   echo "SKIPPED: $2 holds no weights"
   exit 77
 fi
-table=$("$1" eval "$here/quick.jsonl" --model "$2" --precision official)
+table=$("$1" eval "$here/quick.jsonl" --model "$2" --precision official "${@:3}")
 echo "$table"
 awk '
   FNR == NR { if ($1 !~ /^#/ && NF) least[$1] = $2; next }
