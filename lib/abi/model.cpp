@@ -87,20 +87,22 @@ dsv_status dsv_model_progress(dsv_model* handle, dsv_load_progress* out) {
     const std::shared_ptr<dsv::Model> model = require(handle, "model").model;
     known_size(require(out, "progress"), "progress");
     dsv_load_progress progress{};
-    progress.done = model->monitor().done.load();
-    progress.total = model->monitor().total.load();
-    try {
-      progress.state = model->wait(0) ? DSV_LOAD_READY : DSV_LOAD_RUNNING;
-    } catch (const dsv::Error& error) {
-      progress.state = error.status() == DSV_ERROR_CANCELLED ? DSV_LOAD_CANCELLED : DSV_LOAD_FAILED;
+    // The state first: what is done by then is in the numbers, so a model that is ready has all of it.
+    const auto report = [&](int32_t state) {
+      progress.state = state;
+      progress.done = model->monitor().done.load();
+      progress.total = model->monitor().total.load();
       write_struct(*out, progress, "progress");
+    };
+    try {
+      report(model->wait(0) ? DSV_LOAD_READY : DSV_LOAD_RUNNING);
+    } catch (const dsv::Error& error) {
+      report(error.status() == DSV_ERROR_CANCELLED ? DSV_LOAD_CANCELLED : DSV_LOAD_FAILED);
       throw;
     } catch (...) {
-      progress.state = DSV_LOAD_FAILED;
-      write_struct(*out, progress, "progress");
+      report(DSV_LOAD_FAILED);
       throw;
     }
-    write_struct(*out, progress, "progress");
   });
 }
 
