@@ -192,12 +192,13 @@ gpu_test() {
     gpu_step "dsv bench, $precision" "$bin/dsv" bench --model "$checkpoint" --backend cuda --precision $precision \
       --contexts 0,1024
   done
-  # The plain kernels and the CPU round alike but for the order of their sums, so answers are the same text.
+  # In `exact` the two differ by the order of their sums alone, which moves no token that is not all but tied.
   for backend in cpu cuda; do
-    "$bin/dsv" eval tests/nano/quick.jsonl --model "$checkpoint" --backend $backend --precision exact --json \
-      >"$folder/$backend.json" || true
+    printf '%s\n' 'Hello! Who are you?' 'Where does Freya Holt live?' 'Who sells bread?' 'What is 31 - 12?' \
+      'Who wrote Hamlet?' | "$bin/dsv" chat --model "$checkpoint" --backend $backend --precision exact \
+      >"$folder/$backend.txt" || true
   done
-  gpu_step 'the same answers on cpu and cuda, exact' cmp "$folder/cpu.json" "$folder/cuda.json"
+  gpu_step 'the same answers on cpu and cuda, exact' cmp "$folder/cpu.txt" "$folder/cuda.txt"
   gpu_step 'the quick suites on cuda, official' bash tests/nano/suites.sh "$bin/dsv" "$checkpoint" --backend cuda
   nvidia-smi --query-gpu=name,driver_version,memory.used,clocks.sm --format=csv
 }
