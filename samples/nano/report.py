@@ -1,11 +1,11 @@
 """The whole evaluation through `dsv eval`, on every core: report.md, report.json and failures.jsonl.
 
-python report.py [--dsv BIN] [--checkpoint DIR] [--suites DIR] [--out DIR] [--limit SECONDS]
+python report.py [--dsv BIN] [--checkpoint DIR] [--suites DIR] [--out DIR] [--limit SECONDS] [--backend cuda:0 --jobs 4]
 
 Without --suites they are generated (suites.py), with it DIR holds them as GROUP.jsonl or GROUP.jsonl.xz. Work that is
 done is kept in OUT/work-*: after --limit, the same command goes on. The order of the work is that of the questions: first
-what each behaviour reaches, then `exact` and dense attention beside it, long contexts last. Needs Python only, unless it
-generates suites. Intervals are those of `dsv eval`: Wilson's for shares, Agresti and Min's for paired differences.
+what each behaviour reaches, then `exact` and dense attention beside it, long contexts, and last what the MTP layer
+drafts. Needs Python only, unless it generates suites. Intervals are those of `dsv eval`: Wilson's for shares, Agresti and Min's for paired differences.
 """
 
 import argparse
@@ -100,12 +100,12 @@ def dense_copy(checkpoint, folder):
     return folder
 
 
-def jobs(groups, drafts):
-    """(run, group, suite, lines), in the order of the questions."""
+def jobs(groups, drafts, whole):
+    """(run, group, suite, lines), in the order of the questions. whole: a suite is one process's work."""
 
     def cut(run, group, suite, lines, first=None):
         lines = lines[:first]
-        step = SLICE.get(suite.replace("_two", "").replace("_thinking", ""), 100)
+        step = len(lines) if whole else SLICE.get(suite.replace("_two", "").replace("_thinking", ""), 100)
         for i in range(0, len(lines), step):
             yield run, group, suite, i, lines[i : i + step]
 
@@ -115,8 +115,6 @@ def jobs(groups, drafts):
     for group in ("values", "wording", "typos"):
         for suite, lines in groups[group].items():
             yield from cut("official", group, suite, lines)
-    for suite, lines in groups["values"].items():
-        yield from cut("mtp", "values", suite, lines, drafts)
     for run in ("exact", "dense"):
         for suite, lines in groups["values"].items():
             yield from cut(run, "values", suite, lines, PAIRS)
@@ -128,10 +126,12 @@ def jobs(groups, drafts):
     for run in ("exact", "dense"):
         for suite, lines in between(2048, 4096):
             yield from cut(run, "long", suite, lines, LONG_PAIRS)
+    for suite, lines in groups["values"].items():
+        yield from cut("mtp", "values", suite, lines, drafts)
 
 
 def fingerprint(folder):
-    """Results that were kept belong to one checkpoint."""
+    """Results that were kept belong to one checkpoint and one backend."""
     digest = hashlib.sha256()
     for name in sorted(os.listdir(folder)):
         if name.endswith((".json", ".safetensors")):
@@ -144,7 +144,7 @@ class Evaluation:
     def __init__(self, options):
         self.o = options
         self.start = time.time()
-        self.work = os.path.join(options.out, "work-" + fingerprint(options.checkpoint))
+        self.work = os.path.join(options.out, f"work-{options.backend.split(':')[0]}-{fingerprint(options.checkpoint)}")
         os.makedirs(self.work, exist_ok=True)
         self.dense = dense_copy(options.checkpoint, os.path.join(options.out, "dense"))
         library = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(options.dsv))), "lib")
@@ -169,7 +169,9 @@ class Evaluation:
             cases = path + "l"
             with open(cases, "w", encoding="utf-8") as file:
                 file.writelines(lines)
-            command = [self.o.dsv, "eval", cases, "--json", "--threads", "1", "--sessions", "8"]
+            gpu = self.o.backend != "cpu"  # there processes start slowly, and many sessions cost little
+            command = [self.o.dsv, "eval", cases, "--json", "--backend", self.o.backend]
+            command += ["--sessions", "16"] if gpu else ["--threads", "1", "--sessions", "8"]
             command += ["--model", self.dense if run == "dense" else self.o.checkpoint]
             command += ["--precision", "exact" if run == "exact" else "official", *(["--mtp"] if run == "mtp" else [])]
             with open(path + ".new", "w") as file:
@@ -180,7 +182,7 @@ class Evaluation:
             return json.load(file)["results"]
 
     def run(self, groups):
-        work = list(jobs(groups, self.o.drafts))
+        work = list(jobs(groups, self.o.drafts, self.o.backend != "cpu"))
         self.unfinished = done = 0
         shown = time.time()
         with concurrent.futures.ThreadPoolExecutor(self.o.jobs) as pool:
@@ -311,6 +313,7 @@ def main():
     parser.add_argument("--suites")
     parser.add_argument("--out", default=os.path.join(TOP, "build/report"))
     parser.add_argument("--limit", type=float, default=1e9, help="start no more work after so many seconds")
+    parser.add_argument("--backend", default="cpu", help="dsv's, for all runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of one thread each")
     parser.add_argument("--drafts", type=int, default=20, help="cases a suite for the MTP layer")
     parser.add_argument("--given", metavar="RUN=FILE", action="append", default=[],
