@@ -56,8 +56,8 @@ class Runner:
     """Greedy generation with a cache, for batches of prompts. k: index_topk, 0 for dense attention.
     forced: per layer the selected tokens [B, T, k] of a whole text, in the place of the indexer's own choice."""
 
-    def __init__(s, folder, device, k=64, kvq=False):
-        s.m, s.tokens, s.k, s.kvq = load(folder, device), packing.Tokens(folder + "/tokenizer.json"), k, kvq
+    def __init__(s, folder, device, k=64):
+        s.m, s.tokens, s.k = load(folder, device), packing.Tokens(folder + "/tokenizer.json"), k
         s.c, s.dev, s.forced = s.m.c, s.m.embed.device, None
 
     def all_logits(s, ids):
@@ -79,7 +79,7 @@ class Runner:
         B, T, _ = x.shape
         h = b.input_layernorm(x)
         at = b.self_attn
-        q, k, v, ql = at.proj(h, cos, sin, s.kvq)
+        q, k, v, ql = at.proj(h, cos, sin)
         qi, ki, w = at.indexer.qkw(h, ql, cos, sin)
         K, V, KI = st[i]
         r = torch.arange(B, device=s.dev)[:, None]

@@ -61,11 +61,13 @@ def dequant(q, s):
     return q.float() * s.repeat_interleave(128, -2)[..., :R, :].repeat_interleave(128, -1)[..., :C]
 
 
-def q128(x):  # activation/KV fake quantisation: per token, per 128 values, power-of-two scale
-    s = x.shape
-    y = x.float().reshape(*s[:-1], -1, 128)
-    sc = torch.exp2(torch.ceil(torch.log2(y.abs().amax(-1, keepdim=True).clamp_min(1e-4) / 448)))
-    return ((y / sc).to(torch.float8_e4m3fn).float() * sc).reshape(s).to(x.dtype)
+def q128(x):
+    """as fq, for activations and cached latents: per token, per 128 values, as the engine's `official` precision does"""
+    with torch.no_grad():
+        y = x.float().unflatten(-1, (-1, 128))
+        s = torch.exp2(torch.ceil(torch.log2(y.abs().amax(-1, keepdim=True).clamp_min(1e-4) / 448)))
+        d = ((y / s).to(torch.float8_e4m3fn).float() * s).flatten(-2).to(x.dtype)
+    return x + (d - x).detach()
 
 
 class Norm(nn.Module):
@@ -85,7 +87,9 @@ class Lin(nn.Module):
         s.q = False
 
     def forward(s, x):
-        return F.linear(x, (fq(s.weight) if s.q else s.weight).to(x.dtype))
+        if s.q:
+            return F.linear(q128(x), fq(s.weight).to(x.dtype))
+        return F.linear(x, s.weight.to(x.dtype))
 
 
 def yarn(c):
@@ -150,7 +154,7 @@ class Attn(nn.Module):
         m = 0.1 * math.log(c.factor) + 1
         s.scale = (c.nope + c.rope) ** -0.5 * m * m
 
-    def proj(s, x, cos, sin, kvq=False):
+    def proj(s, x, cos, sin):
         c = s.c
         B, T, _ = x.shape
         ql = s.q_a_layernorm(s.q_a_proj(x))
@@ -159,8 +163,6 @@ class Attn(nn.Module):
         kv = s.kv_a_proj_with_mqa(x)
         cc = s.kv_a_layernorm(kv[..., : c.kv_lora])
         kr = rope_i(kv[..., None, c.kv_lora :], cos, sin)
-        if kvq:
-            cc = q128(cc)
         kb = s.kv_b_proj(cc).view(B, T, c.heads, c.nope + c.vd)
         k = torch.cat([kb[..., : c.nope], kr.expand(B, T, c.heads, c.rope)], -1).transpose(1, 2)
         v = kb[..., c.nope :].transpose(1, 2)
@@ -237,9 +239,11 @@ class MoE(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             w, m, sc = s.route(x)
         w1, w3, w2 = (fq(s.w1), fq(s.w3), fq(s.w2)) if s.q else (s.w1, s.w3, s.w2)
-        g = F.linear(x, w1.reshape(E * I, H).to(x.dtype))
-        u = F.linear(x, w3.reshape(E * I, H).to(x.dtype))
-        h = (F.silu(g) * u).view(*x.shape[:-1], E, I) * w[..., None].to(x.dtype)
+        quantised = q128 if s.q else lambda t: t
+        z = quantised(x)
+        g = F.linear(z, w1.reshape(E * I, H).to(x.dtype))
+        u = F.linear(z, w3.reshape(E * I, H).to(x.dtype))
+        h = quantised(F.silu(g) * u).view(*x.shape[:-1], E, I) * w[..., None].to(x.dtype)
         y = h.flatten(-2) @ w2.transpose(1, 2).reshape(E * I, H).to(x.dtype)
         pf = sc / (sc.sum(-1, keepdim=True) + 1e-20)
         aux = (m.mean(1) * E / c.top * pf.mean(1)).sum(-1).mean()  # per sequence, DeepSeek-V3 eq. 17
