@@ -58,7 +58,9 @@ def question(g, tools):
 
 
 def conversation(g):
-    tools = toolbox(g, size=g.c([1, 2, 3, 3, 4, 5]))
+    tools = []
+    while sum(len(t["schema"]["parameters"]["properties"]) for t in tools) < 3:  # else there is little to ask
+        tools = toolbox(g, size=g.c([1, 2, 3, 3, 4, 5]))
     schemas = [t["schema"] for t in tools]
     system = g.c(SYSTEM)
     if g.p(0.5):  # as text of the system's: without the 230 tokens that say how to call
