@@ -66,7 +66,7 @@ static void chat(Talk* talk) {
 
 void complete(Talk* talk) {
   int64_t number = -1;
-  const int prompt = one_in(3) ? 0 : pick(PROMPTS);
+  const int prompt = one_in(8) ? 0 : 1 + pick(PROMPTS - 1); /* the long one costs as much as seven others */
   int64_t count = kPromptSizes[prompt];
   dsv_generate_options options;
   if (!talk->has_callback) drain(talk);
