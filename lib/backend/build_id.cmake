@@ -2,9 +2,9 @@
 set(ids "")
 foreach(header lib/backend/geometry.h lib/backend/jobs.h lib/backend/library.h lib/backend/ops.h lib/backend/weights.h
                lib/base/error.h include/dsv/dsv.h)
-  file(SHA256 ${CMAKE_SOURCE_DIR}/${header} id)
+  file(SHA256 ${PROJECT_SOURCE_DIR}/${header} id)
   string(APPEND ids ${id})
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${header})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${header})
 endforeach()
 string(SHA256 DSV_BACKEND_BUILD_ID "${ids}")
 string(SUBSTRING ${DSV_BACKEND_BUILD_ID} 0 16 DSV_BACKEND_BUILD_ID)
