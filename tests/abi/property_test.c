@@ -149,7 +149,7 @@ static void open_world(void) {
   state = world_seed;
   dsv_engine_options_init(&engine_options);
   engine_options.threads = one_in(4) ? 2 : 1;
-  /* A world costs it some 20 times what one costs cpu, and sees the same calls. */
+  /* A world costs it five to ten times what one costs cpu, and sees the same calls. */
   if (one_in(40)) engine_options.backend = "reference";
   allow("engine_create", dsv_engine_create(&engine_options, &engine), OK);
   dsv_model_options_init(&options);
