@@ -346,7 +346,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     : geometry(*o.geometry),
       options(o),
       kv(*o.geometry, o.precision, o.with_mtp),
-      runtime(open_runtime(o.target)),
+      runtime(open_runtime(o.target, o.stream_priority)),
       layout(o) {
   options.geometry = &geometry;
   tile = layout.tile;

@@ -137,6 +137,8 @@ struct CudaDevice {
   CudaDevice(const CudaDevice&) = delete;
 
   bool official() const { return options.precision == Precision::official; }
+  // Whether many rows may go to kernels that add in another order than those for few.
+  bool fast() const { return options.fast; }
   Stream stream() const { return runtime->stream(); }
 
   // Rows of an activation buffer.

@@ -58,7 +58,8 @@ class Runtime {
 };
 
 // `device`: a number as text; null or "" is the first. check_device throws what open_runtime would.
-std::unique_ptr<Runtime> open_runtime(const char* device);
+// `priority`: the stream's, lower goes first; what the GPU does not have becomes the nearest it has.
+std::unique_ptr<Runtime> open_runtime(const char* device, int32_t priority);
 void check_device(const char* device);
 
 }  // namespace dsv::cuda

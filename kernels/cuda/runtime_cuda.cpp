@@ -2,6 +2,7 @@
 // a sentence here.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
@@ -66,7 +67,7 @@ int find_device(const char* text, cudaDeviceProp* properties) {
 
 class CudaRuntime final : public Runtime {
  public:
-  explicit CudaRuntime(const char* text) {
+  CudaRuntime(const char* text, int32_t priority) {
     cudaDeviceProp properties;
     device_ = find_device(text, &properties);
     description_ = fmt::format("{}, sm_{}{}", properties.name, properties.major, properties.minor);
@@ -75,7 +76,10 @@ class CudaRuntime final : public Runtime {
                         : static_cast<int64_t>(properties.sharedMemPerBlockOptin);
     try {
       check(cudaSetDevice(device_));
-      check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+      int lowest = 0, highest = 0;  // a lower number goes first
+      check(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+      check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
+                                         std::clamp<int>(priority, highest, lowest)));
       for (int i = 0; i < kMarks; ++i) {
         const bool timed = i == kStepBegin || i == kStepEnd;
         check(cudaEventCreateWithFlags(&marks_[i], timed ? cudaEventDefault : cudaEventDisableTiming));
@@ -240,7 +244,9 @@ class CudaRuntime final : public Runtime {
 
 }  // namespace
 
-std::unique_ptr<Runtime> open_runtime(const char* device) { return std::make_unique<CudaRuntime>(device); }
+std::unique_ptr<Runtime> open_runtime(const char* device, int32_t priority) {
+  return std::make_unique<CudaRuntime>(device, priority);
+}
 
 void check_device(const char* device) {
   cudaDeviceProp properties;

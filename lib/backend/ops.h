@@ -73,7 +73,11 @@ struct DeviceOptions {
   int64_t kv_pages = 0;     // pages of the pool
   // What plan_weight_copy says of all weights to come, for a device that takes its memory at once; 0: unknown
   int64_t weight_copy_bytes = 0;
-  const char* target = nullptr;   // CPU: force an instruction set; null = best. CUDA: the GPU's number
+  // A row's result may depend on how many rows are computed with it; for the same batches it is the same. For
+  // tables that are faster so; others ignore it.
+  bool fast = false;
+  int32_t stream_priority = 0;   // of a GPU's stream: lower goes first. What there is not becomes the nearest
+  const char* target = nullptr;  // CPU: force an instruction set; null = best. CUDA: the GPU's number
   const bool* allowed = nullptr;  // [V] ids that `greedy` may choose; null: all. Copied
   Jobs* jobs = nullptr;           // outlives the device
   // Large blocks; nothing is allocated after open and load_weight. Throws dsv::Error (OUT_OF_MEMORY, BUDGET).

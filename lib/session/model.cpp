@@ -73,6 +73,8 @@ DeviceOptions device_options(const Engine& engine, const Checkpoint& checkpoint,
   device.logit_rows = sizes.max_logit_rows;
   device.max_context = static_cast<int32_t>(sizes.context_tokens);
   device.kv_pages = sizes.pages;
+  device.fast = options.fast;
+  device.stream_priority = options.gpu_stream_priority;
   device.target = engine.target();
   device.jobs = &engine.jobs();
   device.allocate = [](void* host, int64_t size, int64_t alignment) {
@@ -135,6 +137,10 @@ ModelOptions check_model_options(const dsv_model_options& o) {
   if (o.load_mtp != 0 && o.load_mtp != 1) {
     fail(DSV_ERROR_INVALID_ARGUMENT, "options->load_mtp is {}: give 0 or 1", o.load_mtp);
   }
+  if (o.schedule != DSV_SCHEDULE_DETERMINISTIC && o.schedule != DSV_SCHEDULE_FAST) {
+    fail(DSV_ERROR_INVALID_ARGUMENT,
+         "options->schedule is {}: give DSV_SCHEDULE_DETERMINISTIC or DSV_SCHEDULE_FAST", o.schedule);
+  }
   const std::string profile(
       o.chat_profile ? check_utf8(o.chat_profile, DSV_NUL_TERMINATED, "options->chat_profile") : "");
   if (!profile.empty() && profile != "v32" && profile != "speciale" && profile != "none") {
@@ -147,7 +153,9 @@ ModelOptions check_model_options(const dsv_model_options& o) {
           o.weight_budget_bytes,
           o.batch_rows,
           o.load_mtp == 1,
-          profile};
+          profile,
+          o.schedule == DSV_SCHEDULE_FAST,
+          o.gpu_stream_priority};
 }
 
 dsv_memory_plan plan_memory(const Engine& engine, const Checkpoint& checkpoint, const ModelOptions& options) {

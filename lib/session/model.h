@@ -30,6 +30,8 @@ struct ModelOptions {
   int32_t batch_rows = 0;
   bool load_mtp = false;
   std::string chat_profile;  // "" = by the checkpoint
+  bool fast = false;         // DSV_SCHEDULE_FAST
+  int32_t gpu_stream_priority = 0;
 };
 
 // Throws INVALID_ARGUMENT or UNSUPPORTED naming the field.

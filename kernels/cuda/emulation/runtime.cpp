@@ -154,7 +154,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
 
 }  // namespace
 
-std::unique_ptr<Runtime> open_runtime(const char* device) {
+std::unique_ptr<Runtime> open_runtime(const char* device, int32_t) {
   return std::make_unique<EmulatedRuntime>(device && std::strcmp(device, "descending") == 0);
 }
 void check_device(const char*) {}
