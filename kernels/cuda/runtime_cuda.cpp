@@ -3,8 +3,10 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <string>
+#include <thread>
 
 #include "base/error.h"
 #include "kernels/cuda/runtime.h"
@@ -155,6 +157,7 @@ class CudaRuntime final : public Runtime {
     check(cudaSetDevice(device_));
     check(cudaEventSynchronize(marks_[which]));
   }
+  void rest(double seconds) override { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
   double seconds_of_step() override {
     float milliseconds = 0;
     check(cudaSetDevice(device_));
