@@ -207,7 +207,7 @@ gpu_test() {
     return
   fi
   if have_all "${packages[@]}" && command -v nvcc >/dev/null; then
-    build release dsv_cuda dsv_tool cuda_device_test cuda_attend_bench cuda_index_bench cuda_linear_bench
+    build release dsv_cuda dsv_tool cuda_device_test cuda_attend_bench cuda_index_bench cuda_linear_bench cuda_sample_bench
   elif [[ -x $bin/cuda_device_test && -e build/release/lib/libdsv_cuda.so ]]; then
     say 'taking the build that was carried here'
   else
@@ -224,7 +224,7 @@ gpu_test() {
   else
     skip 'compute-sanitizer is not installed'
   fi
-  for kernels in attend index linear; do
+  for kernels in attend index linear sample; do
     if [[ -x $bin/cuda_${kernels}_bench ]]; then
       gpu_step "kernels, checked and timed: $kernels" "$bin/cuda_${kernels}_bench"
     else
@@ -239,12 +239,15 @@ gpu_test() {
       --contexts 0,1024
   done
   # In `exact` the two differ by the order of their sums alone, which moves no token that is not all but tied.
-  for backend in cpu cuda; do
-    printf '%s\n' 'Hello! Who are you?' 'Where does Freya Holt live?' 'Who sells bread?' 'What is 31 - 12?' \
-      'Who wrote Hamlet?' | "$bin/dsv" chat --model "$checkpoint" --backend $backend --precision exact \
-      >"$folder/$backend.txt" || true
+  # What is drawn, on either, follows from the logits alone.
+  for temperature in 0 0.8; do
+    for backend in cpu cuda; do
+      printf '%s\n' 'Hello! Who are you?' 'Where does Freya Holt live?' 'Who sells bread?' 'What is 31 - 12?' \
+        'Who wrote Hamlet?' | "$bin/dsv" chat --model "$checkpoint" --backend $backend --precision exact \
+        --temperature $temperature --seed 1 >"$folder/$backend.txt" || true
+    done
+    gpu_step "the same answers on cpu and cuda, exact, temperature $temperature" cmp "$folder/cpu.txt" "$folder/cuda.txt"
   done
-  gpu_step 'the same answers on cpu and cuda, exact' cmp "$folder/cpu.txt" "$folder/cuda.txt"
   gpu_step 'the quick suites on cuda, official' bash tests/nano/suites.sh "$bin/dsv" "$checkpoint" --backend cuda
   nvidia-smi --query-gpu=name,driver_version,memory.used,clocks.sm --format=csv
 }

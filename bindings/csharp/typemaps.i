@@ -157,6 +157,7 @@ extern "C" SWIGEXPORT void SWIGSTDCALL dsv_csharp_free(void* block) { free(block
     } %}
 %enddef
 CSHARP_ENUM(precision, Precision)
+CSHARP_ENUM(schedule, Schedule)
 CSHARP_ENUM(tool_choice, ToolChoice)
 CSHARP_ENUM(state, LoadState)
 

@@ -188,16 +188,29 @@ enum {
   DSV_PRECISION_EXACT = 1     /* stored weights, fp32 activations and caches: to compare with other implementations */
 };
 
+/* In which order numbers are added. */
+enum {
+  DSV_SCHEDULE_DETERMINISTIC = 0, /* a token's result is bitwise the same alone, in any batch and in any chunks */
+  DSV_SCHEDULE_FAST = 1           /* it is the same for the same batches only: where many rows meet, other kernels may
+                                     compute them. CPU backends ignore it: theirs are deterministic at no cost */
+};
+
 typedef struct dsv_model_options {
   uint32_t struct_size;
   int32_t precision;
   int64_t context_tokens;      /* longest sequence a session may hold; 0 = the model's max_position_embeddings */
   int64_t kv_budget_bytes;     /* size of the KV pool; 0 = one full context, at most a quarter of the machine's memory */
   int64_t weight_budget_bytes; /* refuse to load more weight bytes than this; 0 = no limit */
-  int32_t batch_rows;          /* most rows (tokens) in one forward pass; 0 = 512. Results never depend on it. */
+  int32_t batch_rows;          /* most rows (tokens) in one forward pass; 0 = 512. Results depend on it with
+                                  DSV_SCHEDULE_FAST only. */
   int32_t load_mtp;            /* 1: load the MTP layer if the checkpoint has it (needed for draft logits) */
   const char* chat_profile;    /* NULL = by the checkpoint ("v32" for deepseek_v32, none for deepseek_v3); "v32",
                                   "speciale" (thinking only, no tools) or "none" (raw tokens only) */
+  int32_t schedule;            /* DSV_SCHEDULE_DETERMINISTIC (default) or DSV_SCHEDULE_FAST */
+  int32_t gpu_stream_priority; /* of the model's work among this process's streams, in CUDA's numbers: lower goes
+                                  first. 0 (default) is the lowest priority, so a renderer's streams with a negative
+                                  one go before the model; what the GPU does not have becomes the nearest it has.
+                                  Read by the "cuda" backend only. */
 } dsv_model_options;
 DSV_API void dsv_model_options_init_sized(dsv_model_options* options, uint32_t struct_size);
 static inline void dsv_model_options_init(dsv_model_options* options) {
@@ -403,7 +416,8 @@ typedef struct dsv_generate_options {
   float top_p;           /* (0, 1], 1 = off */
   float min_p;           /* [0, 1): drop tokens below min_p times the most likely; 0 = off */
   int32_t top_k;         /* 0 = off */
-  uint64_t seed;         /* a request's tokens are a function of model, prompt, options and seed only */
+  uint64_t seed;         /* a request's tokens are a function of model, prompt, options and seed only (with
+                            DSV_SCHEDULE_FAST, of the batches, too) */
   int64_t max_tokens;    /* 0 = until the context is full */
   int32_t logprobs;      /* -1 = none (default), else DSV_EVENT_TOKEN with this many alternatives (0..20) */
   int32_t ignore_eos;    /* 1: go on after the end-of-turn token (benchmarks) */

@@ -57,6 +57,8 @@ int64_t row_bytes_of(const Geometry& g, bool official, Act kind) {
       return g.n_routed_experts > 0 ? 4 * int64_t{g.num_experts_per_tok} : 0;
     case Act::logits:
       return 4 * g.vocab_size;
+    case Act::token:
+      return 4;
     case Act::count:
       break;
   }
@@ -72,7 +74,7 @@ int64_t row_values(const Geometry& g, Act kind) {  // logical, as f32
 struct Layout {
   int64_t act[static_cast<int>(Act::count)] = {};
   int64_t act_bytes[static_cast<int>(Act::count)] = {};
-  int64_t cos = 0, sin = 0, jobs = 0, shared = 0, bytes = 0;
+  int64_t cos = 0, sin = 0, allowed = 0, jobs = 0, shared = 0, bytes = 0;
   int64_t job_bytes = 0, shared_bytes = 0;
   int32_t max_jobs = 1;
 
@@ -90,8 +92,10 @@ struct Layout {
     }
     cos = place(o.batch_rows * g.qk_rope_head_dim / 2 * 4);
     sin = place(o.batch_rows * g.qk_rope_head_dim / 2 * 4);
+    allowed = place(g.vocab_size);
     max_jobs = o.jobs != nullptr ? std::max(1, o.jobs->width()) : 1;
-    for (const ScratchSize& s : {attention_scratch(o), blocks_scratch(o), moe_scratch(o)}) {
+    for (const ScratchSize& s :
+         {attention_scratch(o), blocks_scratch(o), moe_scratch(o), sample_scratch(o)}) {
       job_bytes = std::max(job_bytes, round_up(s.per_job));
       shared_bytes = std::max(shared_bytes, round_up(s.shared));
     }
@@ -132,6 +136,8 @@ Device* open(const DeviceOptions& o) {
   }
   d->cos = reinterpret_cast<float*>(d->block + layout.cos);
   d->sin = reinterpret_cast<float*>(d->block + layout.sin);
+  d->allowed = d->block + layout.allowed;
+  for (int64_t id = 0; id < o.geometry->vocab_size; ++id) d->allowed[id] = !o.allowed || o.allowed[id];
   d->max_jobs = layout.max_jobs;
   d->job_scratch_memory = d->block + layout.jobs;
   d->job_scratch_bytes = layout.job_bytes;
@@ -249,6 +255,16 @@ StepPlan begin_step(Device* device, const StepArgs& args) {
   return {args.rows, args.logit_rows, false};
 }
 
+int32_t token(Device* device, int32_t i) {
+  const CpuDevice& d = cpu_device(device);
+  return *d.integers(d.act[static_cast<int>(Act::token)], Act::token, i);
+}
+
+const float* logits_row(Device* device, int32_t i) {
+  const CpuDevice& d = cpu_device(device);
+  return d.row(Act::logits, d.act[static_cast<int>(Act::logits)], i);
+}
+
 }  // namespace
 
 void close(Device* device) {
@@ -272,10 +288,11 @@ namespace dsv {
 const OpTable& cpu_ops() {
   using namespace cpu;
   static constexpr OpTable table = {
-      "cpu",    open,    cpu::close, target,       plan_scratch, plan_weight_copy, load_weight,
-      buffer,   store,   fetch,      read_kv,      write_kv,     begin_step,       embed,
-      add_norm, attn_in, attn_q,     cache_append, index_select, attend,           attn_out,
-      route,    experts, ffn,        mtp_in,       logits,
+      "cpu",        open,   cpu::close, target,  plan_scratch, plan_weight_copy,
+      load_weight,  buffer, store,      fetch,   read_kv,      write_kv,
+      begin_step,   embed,  add_norm,   attn_in, attn_q,       cache_append,
+      index_select, attend, attn_out,   route,   experts,      ffn,
+      mtp_in,       logits, sample,     token,   logits_row,
   };
   return table;
 }

@@ -73,6 +73,7 @@ struct CpuDevice {
   StepArgs step;         // of the running batch
   float* cos = nullptr;  // [batch_rows, rope / 2] of each row's position, times rope_mscale
   float* sin = nullptr;
+  unsigned char* allowed = nullptr;  // [V] not 0: ids that may be sampled
 
   unsigned char* job_scratch_memory = nullptr;  // [max_jobs][job_scratch_bytes]
   int64_t job_scratch_bytes = 0;

@@ -32,4 +32,8 @@ void experts(Device* device, const ExpertsArgs& args);
 void ffn(Device* device, const FfnArgs& args);
 ScratchSize moe_scratch(const DeviceOptions& options);
 
+// sample.cpp
+void sample(Device* device, const SampleArgs& args);
+ScratchSize sample_scratch(const DeviceOptions& options);
+
 }  // namespace dsv::cpu

@@ -20,6 +20,8 @@ struct Grid {
 #else
 #include <cuda_runtime.h>
 
+#include <mutex>
+
 namespace dsv::cuda {
 
 // A block's shared memory, as many bytes as the launch asked for, 16-byte aligned. All shared memory is
@@ -29,20 +31,30 @@ __device__ inline unsigned char* shared_memory() {
   return dsv_shared;
 }
 
-// Of the current device; 0 if it cannot be asked.
-inline int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-                 cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess
-             ? value
-             : 0;
+// What launches ask of the current device; asked of each once. Zeros if it cannot be asked.
+struct Processors {
+  int count = 0;
+  bool hopper = false;  // kernels compiled for sm_90a run
+};
+inline const Processors& current_processors() {
+  constexpr int kDevices = 64;
+  static Processors known[kDevices];
+  static std::once_flag asked[kDevices];
+  static const Processors none;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= kDevices) return none;
+  std::call_once(asked[device], [device] {
+    const auto ask = [device](cudaDeviceAttr attribute) {
+      int value = 0;
+      return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
+    };
+    known[device] = {ask(cudaDevAttrMultiProcessorCount), ask(cudaDevAttrComputeCapabilityMajor) == 9 &&
+                                                              ask(cudaDevAttrComputeCapabilityMinor) == 0};
+  });
+  return known[device];
 }
-inline int processors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
-// Whether kernels compiled for sm_90a run.
-inline bool on_hopper() {
-  return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
-         device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
-}
+inline int processors() { return current_processors().count; }
+inline bool on_hopper() { return current_processors().hopper; }
 
 // Errors stay with the stream: the next copy or synchronize reports them.
 template <class Args>

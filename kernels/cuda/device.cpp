@@ -44,6 +44,8 @@ int64_t row_values(const Geometry& g, Act kind) {
       return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
     case Act::logits:
       return g.vocab_size;
+    case Act::token:
+      return 1;
     case Act::count:
       break;
   }
@@ -301,8 +303,9 @@ Layout::Layout(const DeviceOptions& o) {
   const int64_t t = tile.rows;
   packed = packed_bytes(t, widest);
   wide = 4 * t * std::max({index_dim(g), 2 * d, int64_t{g.n_routed_experts}});
-  allowed = g.vocab_size;
-  greedy = 4 * int64_t{buffer_rows(o, Act::logits)};
+  allowed = 4 * ((g.vocab_size + 31) / 32);
+  biases = static_cast<int64_t>(sizeof(TokenBias)) * g.vocab_size;
+  unbiased = 4 * g.vocab_size;
   if (g.has_indexer()) {
     scores = tile.select * score_row;
     top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
@@ -334,9 +337,9 @@ int64_t Layout::bytes() const {
   int64_t sum = 0;
   for (const int64_t part : act) sum += aligned(part);
   for (const int64_t part :
-       {inputs,  inv_freq, angles,       angles,       packed,  packed, wide,       allowed, greedy,
-        scores,  q_abs,    mixed,        mixed_codes,  partial, top_k,  pair_row,   pair_of, tiles,
-        n_tiles, inner,    inner_packed, inner_packed, outer,   shared, ffn_tables, kv}) {
+       {inputs,   inv_freq, angles, angles,       packed,       packed,  wide,   allowed,    biases,
+        unbiased, scores,   q_abs,  mixed,        mixed_codes,  partial, top_k,  pair_row,   pair_of,
+        tiles,    n_tiles,  inner,  inner_packed, inner_packed, outer,   shared, ffn_tables, kv}) {
     sum += aligned(part);
   }
   return sum;
@@ -346,7 +349,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     : geometry(*o.geometry),
       options(o),
       kv(*o.geometry, o.precision, o.with_mtp),
-      runtime(open_runtime(o.target)),
+      runtime(open_runtime(o.target, o.stream_priority)),
       layout(o) {
   options.geometry = &geometry;
   tile = layout.tile;
@@ -369,7 +372,8 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     if (o.weight_copy_bytes > 0) runtime->reserve(layout.bytes() + o.weight_copy_bytes);
     for (unsigned char*& chunk : staging) pin(chunk, Upload::kChunk, "uploads");
     pin(pinned_inputs, layout.inputs, "a step's inputs");
-    pin(pinned_greedy, layout.greedy, "a step's tokens");
+    pin(pinned_biases, layout.biases, "a step's logit biases");
+    pin(pinned_tokens, layout.act[static_cast<int>(Act::token)], "a step's tokens");
     make(kv_pool, layout.kv, "the KV pool");
     for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
       make(act[kind], layout.act[kind], "activations");
@@ -382,6 +386,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     sequence = inputs + at.sequence;
     next_token = inputs + at.next_token;
     logit_row = inputs + at.logit_row;
+    sample_rows = reinterpret_cast<SampleRow*>(inputs + at.sample);
     page_table = inputs + at.page_table;
     make(inv_freq, layout.inv_freq, scratch);
     make(cos, layout.angles, scratch);
@@ -389,7 +394,8 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     for (float*& form : packed) make(form, layout.packed, scratch);
     make(wide, layout.wide, scratch);
     make(allowed, layout.allowed, scratch);
-    make(greedy, layout.greedy, scratch);
+    make(biases, layout.biases, scratch);
+    make(unbiased, layout.unbiased, scratch);
     make(scores, layout.scores, scratch);
     make(q_abs, layout.q_abs, scratch);
     make(mixed, layout.mixed, scratch);
@@ -413,9 +419,14 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
       none.finish();
     }
     Upload flags(*this, allowed);
+    uint32_t bits = 0;
     for (int64_t id = 0; id < geometry.vocab_size; ++id) {
-      const unsigned char flag = !o.allowed || o.allowed[id];
-      flags.put(&flag, 1);
+      const bool flag = !o.allowed || o.allowed[id];
+      if (flag && first_allowed < 0) first_allowed = static_cast<int32_t>(id);
+      bits |= static_cast<uint32_t>(flag) << id % 32;
+      if (id % 32 != 31 && id + 1 != geometry.vocab_size) continue;
+      flags.put(&bits, sizeof bits);
+      bits = 0;
     }
     flags.finish();
   } catch (...) {
@@ -521,11 +532,11 @@ namespace dsv {
 const OpTable& cuda_ops() {
   using namespace cuda;
   static constexpr OpTable table = {
-      "cuda",       open,   cuda::close, target,     plan_scratch, plan_weight_copy,
-      load_weight,  buffer, store,       fetch,      read_kv,      write_kv,
-      begin_step,   embed,  add_norm,    attn_in,    attn_q,       cache_append,
-      index_select, attend, attn_out,    route,      experts,      ffn,
-      mtp_in,       logits, end_step,    cuda::wait, greedy,       true,
+      "cuda",   open,     cuda::close, target,       plan_scratch, plan_weight_copy, load_weight,
+      buffer,   store,    fetch,       read_kv,      write_kv,     begin_step,       embed,
+      add_norm, attn_in,  attn_q,      cache_append, index_select, attend,           attn_out,
+      route,    experts,  ffn,         mtp_in,       logits,       sample,           token,
+      nullptr,  end_step, cuda::wait,  true,
   };
   return table;
 }

@@ -1,6 +1,7 @@
 // The CUDA backend's device: what lies in the GPU's memory, and how bytes go up and down.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -34,7 +35,7 @@ struct FfnKinds {
 // Where a step's inputs lie in the one block that holds them, in int32.
 struct StepInputs {
   StepInputs(const DeviceOptions& options, int64_t page_stride);
-  int64_t token = 0, position, sequence, next_token, logit_row, page_table, count;
+  int64_t token = 0, position, sequence, next_token, logit_row, sample, page_table, count;
 };
 
 // Everything that open() allocates, in bytes.
@@ -49,9 +50,10 @@ struct Layout {
   int64_t act_row[static_cast<int>(Act::count)] = {};  // bytes of a row
   int64_t inputs = 0;                                  // StepInputs, pinned as well
   int64_t inv_freq = 0, angles = 0;
-  int64_t packed = 0;               // [tile.rows, the widest input of a linear], once for each rounding
-  int64_t wide = 0;                 // [tile.rows, widest of: index_q, 2 D, experts]
-  int64_t allowed = 0, greedy = 0;  // [V] bytes; [logit_rows] int32, pinned as well
+  int64_t packed = 0;                // [tile.rows, the widest input of a linear], once for each rounding
+  int64_t wide = 0;                  // [tile.rows, widest of: index_q, 2 D, experts]
+  int64_t allowed = 0;               // [V] bits
+  int64_t biases = 0, unbiased = 0;  // [V] TokenBias, pinned as well; [V] f32
   int64_t scores = 0;
   int64_t q_abs = 0, mixed = 0, mixed_codes = 0, partial = 0;
   int64_t top_k = 0;
@@ -77,14 +79,18 @@ struct CudaDevice {
   unsigned char* mixed_codes = nullptr;
   unsigned char* kv_pool = nullptr;  // [layers] of { latent [kv_pages][64][row], index [kv_pages][page] }
   int32_t *token = nullptr, *position = nullptr, *sequence = nullptr, *page_table = nullptr;
-  int32_t *next_token = nullptr, *logit_row = nullptr;  // these six lie in `inputs`
+  int32_t *next_token = nullptr, *logit_row = nullptr;
+  SampleRow* sample_rows = nullptr;  // these seven lie in `inputs`
   int32_t *inputs = nullptr, *pinned_inputs = nullptr;
   double* inv_freq = nullptr;
   float *cos = nullptr, *sin = nullptr;
   float* packed[2] = {};  // for FP8 weights, for others
   float* wide = nullptr;
-  unsigned char* allowed = nullptr;
-  int32_t *greedy = nullptr, *pinned_greedy = nullptr;
+  uint32_t* allowed = nullptr;
+  int32_t first_allowed = -1;
+  TokenBias *biases = nullptr, *pinned_biases = nullptr;
+  float* unbiased = nullptr;
+  int32_t* pinned_tokens = nullptr;  // [logit_rows] of the step's Act::token
   float *scores = nullptr, *mixed = nullptr, *partial = nullptr;
   void* q_abs = nullptr;
   int32_t *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
@@ -106,7 +112,7 @@ struct CudaDevice {
   // The running step, and the graphs of those of its kind: all that its launches depend on.
   struct StepKind {
     int32_t rows = 0, logit_rows = 0, longest = 0;
-    bool draft = false;
+    bool draft = false, sample = false;
     bool operator==(const StepKind&) const = default;
   };
   struct Recorded {
@@ -116,9 +122,11 @@ struct CudaDevice {
   };
   std::vector<int32_t> host_position;  // [batch_rows]
   StepKind step_kind;
-  int32_t rows_together = 1;     // rows of a sequence in the step, on average
-  int32_t page_stride = 0;       // of the step's table of pages: as long as its rows need
-  int32_t recorded_longest = 0;  // positions that the launches of a recorded step allow for; else 0
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point step_enqueued;  // when the host had handed over all of it
+  int32_t rows_together = 1;        // rows of a sequence in the step, on average
+  int32_t page_stride = 0;          // of the step's table of pages: as long as its rows need
+  int32_t recorded_longest = 0;     // positions that the launches of a recorded step allow for; else 0
   bool recording = false;
   Graph graph = nullptr;  // of the step, once there is one
   bool met[2] = {};       // whether a pass without and with the MTP layer has been enqueued
@@ -137,6 +145,8 @@ struct CudaDevice {
   CudaDevice(const CudaDevice&) = delete;
 
   bool official() const { return options.precision == Precision::official; }
+  // Whether many rows may go to kernels that add in another order than those for few.
+  bool fast() const { return options.fast; }
   Stream stream() const { return runtime->stream(); }
 
   // Rows of an activation buffer.
@@ -209,7 +219,7 @@ void for_tiles(RowRange rows, int32_t tile, F&& body) {
 StepPlan begin_step(Device*, const StepArgs&);
 void end_step(Device*, bool complete);
 bool wait(Device*, double seconds, double* took);
-int32_t greedy(Device*, int32_t i);
+int32_t token(Device*, int32_t i);
 void embed(Device*, const EmbedArgs&);
 void add_norm(Device*, const AddNormArgs&);
 void attn_in(Device*, const AttnInArgs&);
@@ -223,6 +233,7 @@ void experts(Device*, const ExpertsArgs&);
 void ffn(Device*, const FfnArgs&);
 void mtp_in(Device*, const MtpInArgs&);
 void logits(Device*, const LogitsArgs&);
+void sample(Device*, const SampleArgs&);
 
 }  // namespace dsv::cuda
 

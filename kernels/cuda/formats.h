@@ -4,11 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define DSV_BOTH __host__ __device__ __forceinline__
-#else
-#define DSV_BOTH inline
-#endif
+#include "backend/both.h"
 
 namespace dsv::cuda {
 

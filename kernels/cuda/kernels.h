@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "backend/geometry.h"
+#include "backend/sampling.h"
 #include "backend/weights.h"
 
 namespace dsv::cuda {
@@ -174,14 +175,18 @@ void launch_linear(const LinearArgs&, Stream);
 
 // ------------------------------------------------------------------------------------- sample.cu
 
-struct GreedyArgs {  // the allowed id with the greatest logit, the lowest of equals; -1: none above -inf
+struct SampleRowsArgs {  // lib/backend/sampling.h
   int32_t rows;
   int64_t vocab;
-  const float* logits;           // [R, vocab]
-  const unsigned char* allowed;  // [vocab] not 0: allowed
-  int32_t* token;                // out [R]
+  float* logits;            // [R, vocab]; biased while the kernel runs
+  const uint32_t* allowed;  // bits, from the lowest: [ceil(vocab / 32)]
+  int32_t first_allowed;    // the lowest such id
+  const SampleRow* row;     // [R]
+  const TokenBias* bias;    // what the rows' ranges are in
+  float* unbiased;          // scratch: one for each of these
+  int32_t* token;           // out [R]; -1: every logit is NaN
 };
-void launch_greedy(const GreedyArgs&, Stream);
+void launch_sample(const SampleRowsArgs&, Stream);
 
 // ------------------------------------------------------------------------------------- cache.cu
 

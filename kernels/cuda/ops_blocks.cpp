@@ -189,7 +189,6 @@ void mtp_in(Device* handle, const MtpInArgs& args) {
 void logits(Device* handle, const LogitsArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const int64_t n = d.geometry.hidden_size, vocab = d.geometry.vocab_size;
-  float* const out = d.row_of(Act::logits, args.logits, args.rows.first);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     launch_norm(
         {count, n, d.logit_row + first, d.row_of(Act::x, args.x, 0), n,
@@ -199,7 +198,15 @@ void logits(Device* handle, const LogitsArgs& args) {
     PackedInput normed(d, d.wide, n, n, count);
     normed.linear(args.head, d.row_of(Act::logits, args.logits, first), vocab);
   });
-  launch_greedy({args.rows.count, vocab, out, d.allowed, d.greedy + args.rows.first}, d.stream());
+}
+
+void sample(Device* handle, const SampleArgs& args) {
+  const CudaDevice& d = cuda_device(handle);
+  const int32_t first = args.rows.first;
+  launch_sample({args.rows.count, d.geometry.vocab_size, d.row_of(Act::logits, args.logits, first), d.allowed,
+                 d.first_allowed, d.sample_rows + first, d.biases, d.unbiased,
+                 d.integers(Act::token, args.token, first)},
+                d.stream());
 }
 
 }  // namespace dsv::cuda

@@ -45,7 +45,8 @@ class Runtime {
   virtual void mark(Mark which) = 0;
   virtual bool reached(Mark which) = 0;
   virtual void wait(Mark which) = 0;
-  virtual double seconds_of_step() = 0;  // from kStepBegin to kStepEnd, both reached
+  virtual void rest(double seconds) = 0;  // lets the thread sleep, for about as long
+  virtual double seconds_of_step() = 0;   // from kStepBegin to kStepEnd, both reached
   virtual void synchronize() = 0;
 
   // What is enqueued between begin_recording and end_recording is not run but becomes a graph. Nothing may be
@@ -58,7 +59,8 @@ class Runtime {
 };
 
 // `device`: a number as text; null or "" is the first. check_device throws what open_runtime would.
-std::unique_ptr<Runtime> open_runtime(const char* device);
+// `priority`: the stream's, lower goes first; what the GPU does not have becomes the nearest it has.
+std::unique_ptr<Runtime> open_runtime(const char* device, int32_t priority);
 void check_device(const char* device);
 
 }  // namespace dsv::cuda

@@ -2,8 +2,11 @@
 // a sentence here.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <string>
+#include <thread>
 
 #include "base/error.h"
 #include "kernels/cuda/runtime.h"
@@ -66,7 +69,7 @@ int find_device(const char* text, cudaDeviceProp* properties) {
 
 class CudaRuntime final : public Runtime {
  public:
-  explicit CudaRuntime(const char* text) {
+  CudaRuntime(const char* text, int32_t priority) {
     cudaDeviceProp properties;
     device_ = find_device(text, &properties);
     description_ = fmt::format("{}, sm_{}{}", properties.name, properties.major, properties.minor);
@@ -75,7 +78,10 @@ class CudaRuntime final : public Runtime {
                         : static_cast<int64_t>(properties.sharedMemPerBlockOptin);
     try {
       check(cudaSetDevice(device_));
-      check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+      int lowest = 0, highest = 0;  // a lower number goes first
+      check(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+      check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
+                                         std::clamp<int>(priority, highest, lowest)));
       for (int i = 0; i < kMarks; ++i) {
         const bool timed = i == kStepBegin || i == kStepEnd;
         check(cudaEventCreateWithFlags(&marks_[i], timed ? cudaEventDefault : cudaEventDisableTiming));
@@ -151,6 +157,7 @@ class CudaRuntime final : public Runtime {
     check(cudaSetDevice(device_));
     check(cudaEventSynchronize(marks_[which]));
   }
+  void rest(double seconds) override { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
   double seconds_of_step() override {
     float milliseconds = 0;
     check(cudaSetDevice(device_));
@@ -240,7 +247,9 @@ class CudaRuntime final : public Runtime {
 
 }  // namespace
 
-std::unique_ptr<Runtime> open_runtime(const char* device) { return std::make_unique<CudaRuntime>(device); }
+std::unique_ptr<Runtime> open_runtime(const char* device, int32_t priority) {
+  return std::make_unique<CudaRuntime>(device, priority);
+}
 
 void check_device(const char* device) {
   cudaDeviceProp properties;

@@ -44,6 +44,11 @@ void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
   put(at.position, args.position, args.rows, plan.rows);
   if (args.next_token) put(at.next_token, args.next_token, args.rows, plan.rows);
   put(at.logit_row, args.logit_row, args.logit_rows, plan.logit_rows);
+  if (args.sample) {
+    // Nobody reads the tokens of rows that are made up.
+    auto* const rows = reinterpret_cast<SampleRow*>(in + at.sample);
+    std::fill(std::copy_n(args.sample, args.logit_rows, rows), rows + plan.logit_rows, SampleRow{});
+  }
   int32_t runs = 0;
   int32_t* pages = in + at.page_table;
   for (int32_t first = 0, r = 1; r <= args.rows; ++r) {
@@ -60,6 +65,10 @@ void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
   // sequences.
   d.rows_together = d.recorded_longest > 0 ? 1 : args.rows / runs;
   d.runtime->copy_in(d.inputs, in, 4 * (pages - in));
+  if (args.biases > 0) {
+    std::copy_n(args.bias, args.biases, d.pinned_biases);
+    d.runtime->copy_in(d.biases, d.pinned_biases, args.biases * static_cast<int64_t>(sizeof(TokenBias)));
+  }
   d.runtime->mark(kInputs);
 }
 
@@ -105,7 +114,10 @@ StepInputs::StepInputs(const DeviceOptions& o, int64_t page_stride) {
   sequence = 2 * rows;
   next_token = 3 * rows;
   logit_row = 4 * rows;
-  page_table = logit_row + buffer_rows(o, Act::logits);
+  constexpr int64_t kSampleWords = sizeof(SampleRow) / 4;
+  static_assert(alignof(SampleRow) == 8 && sizeof(SampleRow) % 8 == 0);
+  sample = (logit_row + buffer_rows(o, Act::logits) + 1) / 2 * 2;
+  page_table = sample + buffer_rows(o, Act::logits) * kSampleWords;
   count = page_table + rows * page_stride;
 }
 
@@ -116,7 +128,7 @@ StepPlan begin_step(Device* handle, const StepArgs& args) {
   d.graph = nullptr;
   d.recorded_longest = 0;
   StepPlan plan{args.rows, args.logit_rows, false};
-  d.step_kind = {plan.rows, plan.logit_rows, 0, args.next_token != nullptr};
+  d.step_kind = {plan.rows, plan.logit_rows, 0, args.next_token != nullptr, args.sample != nullptr};
   if (args.rows == 0) return plan;
   std::copy_n(args.position, args.rows, d.host_position.begin());
   int32_t longest = *std::max_element(args.position, args.position + args.rows) + 1;
@@ -125,7 +137,7 @@ StepPlan begin_step(Device* handle, const StepArgs& args) {
   if (args.whole && args.rows <= kRecordedRows && d.met[d.step_kind.draft]) {
     const CudaDevice::StepKind kind = {row_bucket(args.rows, d.options.batch_rows),
                                        row_bucket(args.logit_rows, buffer_rows(d.options, Act::logits)),
-                                       context_bucket(d, longest), d.step_kind.draft};
+                                       context_bucket(d, longest), d.step_kind.draft, d.step_kind.sample};
     CudaDevice::Recorded* const known = find_graph(d, kind);
     if (known || seen_before(d, kind)) {
       record = true;
@@ -154,8 +166,9 @@ StepPlan begin_step(Device* handle, const StepArgs& args) {
 void end_step(Device* handle, bool complete) {
   CudaDevice& d = cuda_device(handle);
   if (!complete) return drop_recording(d);
-  if (!d.graph && d.step_kind.logit_rows > 0) {
-    d.runtime->copy_out(d.pinned_greedy, d.greedy, 4 * int64_t{d.step_kind.logit_rows});
+  if (!d.graph && d.step_kind.sample) {
+    d.runtime->copy_out(d.pinned_tokens, d.act[static_cast<int>(Act::token)],
+                        4 * int64_t{d.step_kind.logit_rows});
   }
   if (d.recording) {
     d.recording = false;  // whatever comes
@@ -167,25 +180,33 @@ void end_step(Device* handle, bool complete) {
     d.runtime->run(d.graph);
   }
   d.runtime->mark(kStepEnd);
+  d.step_enqueued = CudaDevice::Clock::now();
   d.met[d.step_kind.draft] = true;
 }
 
-// Asks again and again: a step of a small model takes less time than to sleep and be woken up.
+// Asks again and again at first: a step of a small model takes less time than to sleep and be woken up. Later
+// it sleeps between two looks for 1/32 of what the step has taken so far, so that the end is not missed by
+// more.
 bool wait(Device* handle, double seconds, double* took) {
+  constexpr double kShortSleep = 50e-6, kLongSleep = 1e-3;
   CudaDevice& d = cuda_device(handle);
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
+  const auto since = [](CudaDevice::Clock::time_point start) {
+    return std::chrono::duration<double>(CudaDevice::Clock::now() - start).count();
+  };
+  const CudaDevice::Clock::time_point start = CudaDevice::Clock::now();
   for (;;) {
     if (d.runtime->reached(kStepEnd)) {
       *took = d.runtime->seconds_of_step();
       return true;
     }
-    if (std::chrono::duration<double>(Clock::now() - start).count() >= seconds) return false;
-    std::this_thread::yield();
+    const double left = seconds - since(start);
+    if (left <= 0) return false;
+    const double sleep = std::min(since(d.step_enqueued) / 32, kLongSleep);
+    sleep < kShortSleep ? std::this_thread::yield() : d.runtime->rest(std::min(sleep, left));
   }
 }
 
-int32_t greedy(Device* handle, int32_t i) { return cuda_device(handle).pinned_greedy[i]; }
+int32_t token(Device* handle, int32_t i) { return cuda_device(handle).pinned_tokens[i]; }
 
 int32_t CudaDevice::longest(int32_t first, int32_t count) const {
   if (recorded_longest > 0) return recorded_longest;

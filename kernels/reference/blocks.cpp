@@ -1,8 +1,9 @@
-// The ops around attention: embedding, norms, dense FFN, MTP input, logits.
+// The ops around attention: embedding, norms, dense FFN, MTP input, logits, sampling.
 #include <cmath>
 
 #include "kernels/reference/device.h"
 #include "kernels/reference/formats.h"
+#include "kernels/reference/sample.h"
 
 namespace dsv::reference {
 
@@ -116,6 +117,16 @@ void logits(Device* handle, const LogitsArgs& args) {
     in.push_back(h);
   }
   device.write(Act::logits, args.logits, args.rows, linear(device, args.head, in));
+}
+
+void sample(Device* handle, const SampleArgs& args) {
+  const RefDevice& device = device_of(handle);
+  for (int32_t i = args.rows.first; i < args.rows.first + args.rows.count; ++i) {
+    const Vector row = device.read(Act::logits, args.logits, i);
+    const int32_t token = sample_row(std::vector<float>(row.begin(), row.end()), device.allowed.get(),
+                                     device.step.sample[i], device.step.bias);
+    device.write(Act::token, args.token, i, {static_cast<double>(token)});
+  }
 }
 
 }  // namespace dsv::reference

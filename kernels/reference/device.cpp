@@ -49,6 +49,10 @@ Device* open(const DeviceOptions& options) {
   };
   std::unique_ptr<RefDevice, Close> device(new RefDevice);
   fill(*device, options);
+  if (options.allowed) {
+    device->allowed.reset(new bool[static_cast<size_t>(device->geometry.vocab_size)]);
+    std::copy_n(options.allowed, device->geometry.vocab_size, device->allowed.get());
+  }
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
     const int64_t bytes = act_bytes(*device, static_cast<Act>(kind));
     if (bytes > 0) device->act[kind] = static_cast<double*>(allocate(options, bytes));
@@ -121,6 +125,10 @@ StepPlan begin_step(Device* handle, const StepArgs& step) {
   return {step.rows, step.logit_rows, false};
 }
 
+int32_t token(Device* handle, int32_t i) {
+  return static_cast<int32_t>(*device_of(handle).row(Act::token, buffer(handle, Act::token), i));
+}
+
 }  // namespace
 
 int64_t RefDevice::width(Act kind) const {
@@ -155,6 +163,8 @@ int64_t RefDevice::width(Act kind) const {
       return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
     case Act::logits:
       return g.vocab_size;
+    case Act::token:
+      return 1;
     case Act::count:
       break;
   }
@@ -233,7 +243,7 @@ const OpTable& reference_ops() {
                                      load_weight,  buffer, store,    fetch,   read_kv,      write_kv,
                                      begin_step,   embed,  add_norm, attn_in, attn_q,       cache_append,
                                      index_select, attend, attn_out, route,   experts,      ffn,
-                                     mtp_in,       logits};
+                                     mtp_in,       logits, sample,   token};
   return kTable;
 }
 

@@ -26,6 +26,7 @@ struct RefDevice {
   double* act[static_cast<int>(Act::count)] = {};  // [batch_rows, act_width]
   unsigned char* pool = nullptr;  // [layers] of { latent [kv_pages][64][row], index [kv_pages][page] }
   StepArgs step;
+  std::unique_ptr<bool[]> allowed;  // [V] or null: all
   std::vector<std::unique_ptr<RefWeight>> weights;
 
   bool official() const { return options.precision == Precision::official; }
@@ -88,5 +89,6 @@ void mtp_in(Device*, const MtpInArgs&);
 void logits(Device*, const LogitsArgs&);
 void route(Device*, const RouteArgs&);
 void experts(Device*, const ExpertsArgs&);
+void sample(Device*, const SampleArgs&);
 
 }  // namespace dsv::reference

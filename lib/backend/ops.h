@@ -31,6 +31,7 @@
 
 #include "backend/geometry.h"
 #include "backend/jobs.h"
+#include "backend/sampling.h"
 #include "backend/weights.h"
 
 namespace dsv {
@@ -56,11 +57,12 @@ enum class Act : int32_t {  // kinds of activation buffer, with the logical shap
   expert,         // [num_experts_per_tok], ascending     } null buffers
   expert_weight,  // [num_experts_per_tok] of those, f32  } without experts
   logits,         // [V], f32; has DeviceOptions::logit_rows rows, one for each wanted row of the batch
+  token,          // [1] what was drawn from such a row; -1: every logit is NaN
   count
 };
 
 inline constexpr bool is_integer(Act kind) {
-  return kind == Act::selected || kind == Act::n_selected || kind == Act::expert;
+  return kind == Act::selected || kind == Act::n_selected || kind == Act::expert || kind == Act::token;
 }
 
 struct DeviceOptions {
@@ -73,8 +75,12 @@ struct DeviceOptions {
   int64_t kv_pages = 0;     // pages of the pool
   // What plan_weight_copy says of all weights to come, for a device that takes its memory at once; 0: unknown
   int64_t weight_copy_bytes = 0;
-  const char* target = nullptr;   // CPU: force an instruction set; null = best. CUDA: the GPU's number
-  const bool* allowed = nullptr;  // [V] ids that `greedy` may choose; null: all. Copied
+  // A row's result may depend on how many rows are computed with it; for the same batches it is the same. For
+  // tables that are faster so; others ignore it.
+  bool fast = false;
+  int32_t stream_priority = 0;   // of a GPU's stream: lower goes first. What there is not becomes the nearest
+  const char* target = nullptr;  // CPU: force an instruction set; null = best. CUDA: the GPU's number
+  const bool* allowed = nullptr;  // [V] ids that `sample` may choose; null: all. Copied
   Jobs* jobs = nullptr;           // outlives the device
   // Large blocks; nothing is allocated after open and load_weight. Throws dsv::Error (OUT_OF_MEMORY, BUDGET).
   void* (*allocate)(void* user, int64_t size, int64_t alignment) = nullptr;
@@ -84,7 +90,8 @@ struct DeviceOptions {
 
 // Rows that a buffer of that kind has.
 inline int32_t buffer_rows(const DeviceOptions& options, Act kind) {
-  return kind == Act::logits && options.logit_rows > 0 ? options.logit_rows : options.batch_rows;
+  const bool wanted = kind == Act::logits || kind == Act::token;
+  return wanted && options.logit_rows > 0 ? options.logit_rows : options.batch_rows;
 }
 
 struct RowRange {
@@ -104,8 +111,11 @@ struct StepArgs {
   const int32_t* next_token = nullptr;  // [rows] the token after each row's, for mtp_in; null: no MTP layer
   const int32_t* logit_row = nullptr;   // [logit_rows] rows whose logits are wanted, ascending
   int32_t logit_rows = 0;
+  const SampleRow* sample = nullptr;  // [logit_rows] how each is sampled; null: there is no sample op
+  const TokenBias* bias = nullptr;    // [biases] what their ranges are in
+  int32_t biases = 0;                 // at most V
   // The ops of a whole forward pass follow, always the same for the same kind of pass (with the MTP layer or
-  // without), on all rows, and then end_step. For tables that have one.
+  // without, with sampling or without), on all rows, and then end_step. For tables that have one.
   bool whole = false;
 };
 // How the ops of a step are to be called: on rows [0, rows), and logits on [0, logit_rows). A device may ask
@@ -222,9 +232,15 @@ struct LogitsArgs {
   Buffer logits;       // out
 };
 
-// Every entry is set. Functions report failure by throwing dsv::Error from open and load_weight only; ops
-// cannot fail and do not allocate. But a GPU can be lost: then every function except close, target, buffer
-// and the plans may throw DEVICE_LOST.
+struct SampleArgs {  // token[i] from logits[i] as StepArgs::sample[i] and backend/sampling.h say
+  RowRange rows;     // i
+  Buffer logits;     // biased meanwhile, then as before
+  Buffer token;      // out
+};
+
+// Every entry is set unless it says so. Functions report failure by throwing dsv::Error from open and
+// load_weight only; ops cannot fail and do not allocate. But a GPU can be lost: then every function except
+// close, target, buffer and the plans may throw DEVICE_LOST.
 struct OpTable {
   const char* name;  // "cpu", "cuda", "reference"
 
@@ -256,6 +272,12 @@ struct OpTable {
   void (*ffn)(Device*, const FfnArgs&);
   void (*mtp_in)(Device*, const MtpInArgs&);
   void (*logits)(Device*, const LogitsArgs&);
+  void (*sample)(Device*, const SampleArgs&);
+
+  // Row i of the device's buffer of tokens, after sample; where ops are enqueued: after a whole step.
+  int32_t (*token)(Device*, int32_t i);
+  // Row i of the device's buffer of logits where that is the host's memory, f32; or null: fetch it.
+  const float* (*logits_row)(Device*, int32_t i) = nullptr;
 
   // For devices that work on their own while the host goes on: there an op only enqueues its work, in order.
   // All null where an op is done when it returns. `store` and `fetch` come after what was enqueued.
@@ -264,9 +286,6 @@ struct OpTable {
   void (*end_step)(Device*, bool complete) = nullptr;
   // Whether the last whole step is done; waits for that as long at most. Then *took: what it took the device.
   bool (*wait)(Device*, double seconds, double* took) = nullptr;
-  // After a whole step: the allowed id with the greatest of logits row i, the lowest of equals; -1 if there
-  // is none above -infinity. Null: left to the host.
-  int32_t (*greedy)(Device*, int32_t i) = nullptr;
   bool own_memory = false;
 };
 

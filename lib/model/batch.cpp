@@ -6,7 +6,7 @@
 
 namespace dsv {
 
-Batch::Batch(int32_t max_rows, int32_t max_sequences, int64_t max_context)
+Batch::Batch(int32_t max_rows, int32_t max_sequences, int64_t max_context, int32_t max_biases)
     : page_stride(static_cast<int32_t>((max_context + kPageTokens - 1) / kPageTokens)) {
   const auto rows = static_cast<size_t>(max_rows);
   token.reserve(rows);
@@ -14,6 +14,8 @@ Batch::Batch(int32_t max_rows, int32_t max_sequences, int64_t max_context)
   sequence.reserve(rows);
   next_token.reserve(rows);
   logit_row.reserve(rows);
+  sample.reserve(rows);
+  bias.reserve(static_cast<size_t>(max_biases));
   page_table.reserve(static_cast<size_t>(max_sequences) * static_cast<size_t>(page_stride));
 }
 
@@ -23,6 +25,8 @@ void Batch::clear() {
   sequence.clear();
   next_token.clear();
   logit_row.clear();
+  sample.clear();
+  bias.clear();
   page_table.clear();
   sequences = 0;
   draft = false;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "backend/sampling.h"
+
 namespace dsv {
 
 struct Batch {
@@ -14,12 +16,14 @@ struct Batch {
   std::vector<int32_t> sequence;    // [rows] index into the page table
   std::vector<int32_t> next_token;  // [rows] draft only: the token after each row's
   std::vector<int32_t> logit_row;   // rows whose logits are wanted, ascending, at most max_logit_rows
+  std::vector<SampleRow> sample;    // one for each of those, or none: then there is no sampling
+  std::vector<TokenBias> bias;      // what their ranges are in, at most max_biases
   std::vector<int32_t> page_table;  // [sequences, page_stride]
   int32_t sequences = 0;
   int32_t page_stride = 0;
   bool draft = false;  // run the MTP layer after the main layers; logits are then its
 
-  Batch(int32_t max_rows, int32_t max_sequences, int64_t max_context);
+  Batch(int32_t max_rows, int32_t max_sequences, int64_t max_context, int32_t max_biases = 0);
   void clear();  // keeps the capacity: filling a cleared batch allocates nothing
   int32_t rows() const { return static_cast<int32_t>(token.size()); }
 

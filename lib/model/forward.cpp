@@ -50,7 +50,7 @@ int32_t RowCost::rows_within(double seconds, int32_t rows) const {
 Forward::Forward(const Host& host, const OpTable& ops, Device* device, const Geometry& geometry,
                  const ModelWeights& weights)
     : ops_(ops), device_(device), geometry_(geometry), weights_(weights) {
-  logits_ = {host, geometry.vocab_size, "the logits"};
+  if (!ops.logits_row) logits_ = {host, geometry.vocab_size, "the logits"};
 }
 
 // Pre-norm decoder layer: x += attention(norm(x)); x += ffn_or_moe(norm(x)). The block's output stays in
@@ -89,11 +89,12 @@ void Forward::begin(const Batch& batch) {
   stage_ = 0;
   next_row_ = 0;
   ended_ = paused_ = false;
-  plan_ =
-      ops_.begin_step(device_, {batch.rows(), batch.token.data(), batch.position.data(),
-                                batch.sequence.data(), batch.page_table.data(), batch.sequences,
-                                batch.page_stride, batch.draft ? batch.next_token.data() : nullptr,
-                                batch.logit_row.data(), static_cast<int32_t>(batch.logit_row.size()), true});
+  plan_ = ops_.begin_step(device_, {batch.rows(), batch.token.data(), batch.position.data(),
+                                    batch.sequence.data(), batch.page_table.data(), batch.sequences,
+                                    batch.page_stride, batch.draft ? batch.next_token.data() : nullptr,
+                                    batch.logit_row.data(), static_cast<int32_t>(batch.logit_row.size()),
+                                    batch.sample.empty() ? nullptr : batch.sample.data(), batch.bias.data(),
+                                    static_cast<int32_t>(batch.bias.size()), true});
   batch_ = &batch;
 }
 
@@ -185,9 +186,12 @@ void Forward::compute_logits(RowRange rows) {
   ops_.logits(device_, {rows, ops_.buffer(device_, draft ? Act::mtp_x : Act::x),
                         ops_.buffer(device_, Act::delta), draft ? weights_.mtp.head_norm : weights_.norm,
                         draft ? weights_.mtp.head : weights_.head, ops_.buffer(device_, Act::logits)});
+  if (batch_->sample.empty()) return;
+  ops_.sample(device_, {rows, ops_.buffer(device_, Act::logits), ops_.buffer(device_, Act::token)});
 }
 
-float* Forward::logits(int32_t i) {
+const float* Forward::logits(int32_t i) {
+  if (ops_.logits_row) return ops_.logits_row(device_, i);
   ops_.fetch(device_, Act::logits, ops_.buffer(device_, Act::logits), {i, 1}, logits_.data());
   return logits_.data();
 }
@@ -197,6 +201,8 @@ int32_t Forward::rows_within(Clock::duration budget, int32_t rows) const {
   return layer_cost_.rows_within(seconds(budget) / geometry_.num_layers, rows);
 }
 
-int64_t Forward::scratch_bytes(const Geometry& g) { return 4 * g.vocab_size; }
+int64_t Forward::scratch_bytes(const OpTable& ops, const Geometry& g) {
+  return ops.logits_row ? 0 : 4 * g.vocab_size;
+}
 
 }  // namespace dsv

@@ -57,10 +57,10 @@ class Forward {
   void abandon();
 
   // Of batch.logit_row[i], until the next begin():
-  // [V] fp32, valid until the next call. Writable: sampling works in place.
-  float* logits(int32_t i);
-  // The allowed id with the greatest logit, as the device has found it; -1: see logits().
-  int32_t greedy(int32_t i) const { return ops_.greedy ? ops_.greedy(device_, i) : -1; }
+  // [V] fp32, valid until the next call.
+  const float* logits(int32_t i);
+  // What was drawn as batch.sample[i] says; -1: every logit is NaN.
+  int32_t token(int32_t i) const { return ops_.token(device_, i); }
 
   // Rows (at most `rows`) that should pass all layers within `budget`; at least 1. For sizing prefill chunks.
   // A device that works on its own does so between steps, too: then a small budget does not make chunks
@@ -68,7 +68,7 @@ class Forward {
   int32_t rows_within(Clock::duration budget, int32_t rows) const;
 
   // Host memory this allocates, for the plan.
-  static int64_t scratch_bytes(const Geometry& geometry);
+  static int64_t scratch_bytes(const OpTable& ops, const Geometry& geometry);
 
  private:
   bool enqueues() const { return ops_.wait != nullptr; }
@@ -91,7 +91,7 @@ class Forward {
   int32_t stage_ = 0;     // 0 .. num_layers - 1: that layer; then the MTP layer if `draft`; then the logits
   int32_t next_row_ = 0;  // rows [0, next_row_) have passed the stage (of logit_row in the last one)
   RowCost layer_cost_, logits_cost_;
-  HostArray<float> logits_;
+  HostArray<float> logits_;  // a row, if they are not where the host can read them
 };
 
 }  // namespace dsv

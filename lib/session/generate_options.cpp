@@ -1,6 +1,8 @@
 #include "session/generate_options.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "session/utf8.h"
@@ -13,6 +15,23 @@ void require(bool ok, const char* field, const char* rule) {
 }
 
 bool is_flag(int32_t value) { return value == 0 || value == 1; }
+
+// A token that is given several times has the sum; of +infinity and -infinity, the latter.
+void join_biases(std::vector<TokenBias>& biases) {
+  std::stable_sort(biases.begin(), biases.end(),
+                   [](const TokenBias& a, const TokenBias& b) { return a.token < b.token; });
+  size_t n = 0;
+  for (const TokenBias& bias : biases) {
+    if (n > 0 && biases[n - 1].token == bias.token) {
+      float& sum = biases[n - 1].bias;
+      sum += bias.bias;
+      if (std::isnan(sum)) sum = -std::numeric_limits<float>::infinity();
+    } else {
+      biases[n++] = bias;
+    }
+  }
+  biases.resize(n);
+}
 
 }  // namespace
 
@@ -47,8 +66,9 @@ GenerateOptions check_generate_options(const dsv_generate_options& o, int32_t vo
     if (std::isnan(bias.bias)) {
       fail(DSV_ERROR_INVALID_ARGUMENT, "options->logit_bias[{}].bias is not a number", i);
     }
-    result.sampling.bias.push_back(bias);
+    result.sampling.bias.push_back({bias.token, bias.bias});
   }
+  join_biases(result.sampling.bias);
   for (int64_t i = 0; i < o.stop_count; ++i) {
     const std::string_view stop = check_utf8(o.stop[i].data, o.stop[i].size, "options->stop");
     if (stop.empty())

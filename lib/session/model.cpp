@@ -73,6 +73,8 @@ DeviceOptions device_options(const Engine& engine, const Checkpoint& checkpoint,
   device.logit_rows = sizes.max_logit_rows;
   device.max_context = static_cast<int32_t>(sizes.context_tokens);
   device.kv_pages = sizes.pages;
+  device.fast = options.fast;
+  device.stream_priority = options.gpu_stream_priority;
   device.target = engine.target();
   device.jobs = &engine.jobs();
   device.allocate = [](void* host, int64_t size, int64_t alignment) {
@@ -102,9 +104,9 @@ dsv_memory_plan plan_sizes(const Engine& engine, const Checkpoint& checkpoint, c
   plan.total_bytes = plan.weight_copy_bytes + plan.kv_pool_bytes;
   if (!engine.ops().own_memory) {
     plan.scratch_bytes +=
-        Forward::scratch_bytes(geometry) + Scheduler::scratch_bytes(sizes.batch_rows,
-                                                                    static_cast<int32_t>(geometry.vocab_size),
-                                                                    sizes.context_tokens);
+        Forward::scratch_bytes(engine.ops(), geometry) +
+        Scheduler::scratch_bytes(sizes.batch_rows, static_cast<int32_t>(geometry.vocab_size),
+                                 sizes.context_tokens);
     plan.total_bytes += plan.weight_bytes;
   }
   plan.total_bytes += plan.scratch_bytes;
@@ -135,6 +137,10 @@ ModelOptions check_model_options(const dsv_model_options& o) {
   if (o.load_mtp != 0 && o.load_mtp != 1) {
     fail(DSV_ERROR_INVALID_ARGUMENT, "options->load_mtp is {}: give 0 or 1", o.load_mtp);
   }
+  if (o.schedule != DSV_SCHEDULE_DETERMINISTIC && o.schedule != DSV_SCHEDULE_FAST) {
+    fail(DSV_ERROR_INVALID_ARGUMENT,
+         "options->schedule is {}: give DSV_SCHEDULE_DETERMINISTIC or DSV_SCHEDULE_FAST", o.schedule);
+  }
   const std::string profile(
       o.chat_profile ? check_utf8(o.chat_profile, DSV_NUL_TERMINATED, "options->chat_profile") : "");
   if (!profile.empty() && profile != "v32" && profile != "speciale" && profile != "none") {
@@ -147,7 +153,9 @@ ModelOptions check_model_options(const dsv_model_options& o) {
           o.weight_budget_bytes,
           o.batch_rows,
           o.load_mtp == 1,
-          profile};
+          profile,
+          o.schedule == DSV_SCHEDULE_FAST,
+          o.gpu_stream_priority};
 }
 
 dsv_memory_plan plan_memory(const Engine& engine, const Checkpoint& checkpoint, const ModelOptions& options) {
@@ -212,20 +220,17 @@ void Model::load() {
   check_cancel();
 
   const Geometry& geometry = config().geometry;
-  std::vector<bool> allowed = allowed_tokens();
-  const std::unique_ptr<bool[]> allowed_flags(new bool[allowed.size()]);
-  std::copy(allowed.begin(), allowed.end(), allowed_flags.get());
+  const std::unique_ptr<bool[]> allowed = allowed_tokens();
   DeviceOptions device = device_options(*engine_, *checkpoint_, options_, sizes);
-  device.allowed = allowed_flags.get();
+  device.allowed = allowed.get();
   device.weight_copy_bytes = plan_.weight_copy_bytes;
   device_ = {ops.open(device), DeviceCloser{&ops}};
   weights_ = checkpoint_->load(ops, device_.get(), monitor_);
   pool_ = std::make_unique<KvPagePool>(static_cast<int32_t>(sizes.pages));
   forward_ = std::make_unique<Forward>(engine_->host(), ops, device_.get(), geometry, weights_);
-  sampler_ = std::make_unique<Sampler>(vocab_size(), std::move(allowed));
   check_cancel();
-  scheduler_ = std::make_unique<Scheduler>(*forward_, *sampler_, sizes.batch_rows, sizes.max_logit_rows,
-                                           vocab_size(), context_tokens_);
+  scheduler_ = std::make_unique<Scheduler>(*forward_, sizes.batch_rows, sizes.max_logit_rows, vocab_size(),
+                                           context_tokens_);
   engine_->host().log(DSV_LOG_INFO, "loaded {}: {} bytes of weights, {} KV pages, backend {} ({})",
                       shown(folder_), plan_.weight_bytes, sizes.pages, ops.name, ops.target(device_.get()));
 }
@@ -242,11 +247,9 @@ void Model::load_tokenizer() {
   }
 }
 
-std::vector<bool> Model::allowed_tokens() const {
-  std::vector<bool> allowed(static_cast<size_t>(vocab_size()), tokenizer_ == nullptr);
-  for (int32_t id = 0; tokenizer_ && id < vocab_size(); ++id) {
-    allowed[static_cast<size_t>(id)] = has_token(*tokenizer_, id);
-  }
+std::unique_ptr<bool[]> Model::allowed_tokens() const {
+  std::unique_ptr<bool[]> allowed(new bool[static_cast<size_t>(vocab_size())]);
+  for (int32_t id = 0; id < vocab_size(); ++id) allowed[id] = !tokenizer_ || has_token(*tokenizer_, id);
   return allowed;
 }
 

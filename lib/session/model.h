@@ -15,7 +15,6 @@
 #include "memory/kv_pages.h"
 #include "model/checkpoint.h"
 #include "model/forward.h"
-#include "model/sampler.h"
 #include "session/engine.h"
 #include "session/generate_options.h"
 #include "session/scheduler.h"
@@ -30,6 +29,8 @@ struct ModelOptions {
   int32_t batch_rows = 0;
   bool load_mtp = false;
   std::string chat_profile;  // "" = by the checkpoint
+  bool fast = false;         // DSV_SCHEDULE_FAST
+  int32_t gpu_stream_priority = 0;
 };
 
 // Throws INVALID_ARGUMENT or UNSUPPORTED naming the field.
@@ -79,7 +80,7 @@ class Model {
   };
   void load();
   void load_tokenizer();
-  std::vector<bool> allowed_tokens() const;
+  std::unique_ptr<bool[]> allowed_tokens() const;  // [V]
 
   std::shared_ptr<Engine> engine_;
   std::string folder_;
@@ -96,7 +97,6 @@ class Model {
   ModelWeights weights_;
   std::unique_ptr<KvPagePool> pool_;
   std::unique_ptr<Forward> forward_;
-  std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<Scheduler> scheduler_;
 
   std::shared_future<void> loaded_;

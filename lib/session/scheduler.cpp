@@ -9,20 +9,20 @@
 
 namespace dsv {
 
-Scheduler::Scheduler(Forward& forward, Sampler& sampler, int32_t batch_rows, int32_t max_logit_rows,
-                     int32_t vocab_size, int64_t context_tokens)
+Scheduler::Scheduler(Forward& forward, int32_t batch_rows, int32_t max_logit_rows, int32_t vocab_size,
+                     int64_t context_tokens)
     : forward_(forward),
-      sampler_(sampler),
       batch_rows_(batch_rows),
       max_logit_rows_(max_logit_rows),
-      batch_(batch_rows, batch_rows, context_tokens),
-      raw_logits_(static_cast<size_t>(vocab_size)) {
+      vocab_size_(vocab_size),
+      batch_(batch_rows, batch_rows, context_tokens, vocab_size) {
   parts_.reserve(static_cast<size_t>(batch_rows));
 }
 
 int64_t Scheduler::scratch_bytes(int32_t batch_rows, int32_t vocab_size, int64_t context_tokens) {
   const int64_t pages = (context_tokens + kPageTokens - 1) / kPageTokens;
-  return 4 * (batch_rows * (pages + 5) + int64_t{3} * vocab_size);  // 3: raw logits and the sampler's two
+  return batch_rows * (4 * (pages + 5) + static_cast<int64_t>(sizeof(SampleRow))) +
+         static_cast<int64_t>(sizeof(TokenBias)) * vocab_size;
 }
 
 void Scheduler::add(Session& session) { sessions_.push_back(&session); }
@@ -100,8 +100,7 @@ void Scheduler::build(Clock::duration budget) {
     if (!session.runnable()) continue;
     if (session.rows_left() > 1) {
       ++prompts;
-    } else if (batch_.rows() < batch_rows_ &&
-               static_cast<int32_t>(batch_.logit_row.size()) < max_logit_rows_) {
+    } else if (batch_.rows() < batch_rows_ && has_room_to_sample(session)) {
       add_part(session, 1);
     }
   }
@@ -118,6 +117,12 @@ void Scheduler::build(Clock::duration budget) {
   }
 }
 
+// A request has at most as many biases as there are tokens, so it always has room in a batch of its own.
+bool Scheduler::has_room_to_sample(const Session& session) const {
+  return batch_.logit_row.size() < static_cast<size_t>(max_logit_rows_) &&
+         batch_.bias.size() + session.biases().size() <= static_cast<size_t>(vocab_size_);
+}
+
 void Scheduler::add_part(Session& session, int32_t rows) {
   rows = session.reserve(rows);
   if (rows == 0) {
@@ -127,7 +132,7 @@ void Scheduler::add_part(Session& session, int32_t rows) {
     return;
   }
   bool logits = rows == session.rows_left();
-  if (logits && static_cast<int32_t>(batch_.logit_row.size()) == max_logit_rows_) {
+  if (logits && !has_room_to_sample(session)) {
     logits = false;
     if (--rows == 0) return;
   }
@@ -138,17 +143,23 @@ void Scheduler::add_part(Session& session, int32_t rows) {
     batch_.add_row(tokens[static_cast<size_t>(first + i)], static_cast<int32_t>(first + i), sequence,
                    logits && i == rows - 1);
   }
+  if (logits) {
+    SampleRow row = session.sampling();
+    row.bias_first = static_cast<int32_t>(batch_.bias.size());
+    row.bias_count = static_cast<int32_t>(session.biases().size());
+    batch_.sample.push_back(row);
+    batch_.bias.insert(batch_.bias.end(), session.biases().begin(), session.biases().end());
+  }
   parts_.push_back({&session, rows, logits ? static_cast<int32_t>(batch_.logit_row.size()) - 1 : -1});
 }
 
-// Sampling takes its time, too, with a large vocabulary and many sessions: a step can end between two of
-// them.
+// Logprobs and callbacks take their time: a step can end between two sessions.
 void Scheduler::hand_out(Clock::time_point deadline) {
   while (next_part_ < parts_.size()) {
     const Part part = std::exchange(parts_[next_part_++], {});
     if (!part.session || part.session->closed()) continue;
     at_work_ = part.session;
-    part.session->rows_done(part.rows, part.logit, forward_, sampler_, raw_logits_);
+    part.session->rows_done(part.rows, part.logit, forward_);
     at_work_ = nullptr;
     if (Clock::now() >= deadline) break;
   }
@@ -197,7 +208,7 @@ void Scheduler::compute_now(Session& session, std::span<const int32_t> tokens, i
       drop_batch();
       throw;
     }
-    const size_t vocab = raw_logits_.size();
+    const auto vocab = static_cast<size_t>(vocab_size_);
     for (size_t i = 0; i < batch_.logit_row.size(); ++i) {
       const int64_t t = at + batch_.logit_row[i];
       std::memcpy(out + static_cast<size_t>(t - first) * vocab, forward_.logits(static_cast<int32_t>(i)),

@@ -10,7 +10,6 @@
 
 #include "model/batch.h"
 #include "model/forward.h"
-#include "model/sampler.h"
 
 namespace dsv {
 
@@ -22,9 +21,9 @@ class Scheduler {
  public:
   using Clock = Forward::Clock;
 
-  // Forward and sampler outlive this and are used by nobody else.
-  Scheduler(Forward& forward, Sampler& sampler, int32_t batch_rows, int32_t max_logit_rows,
-            int32_t vocab_size, int64_t context_tokens);
+  // Forward outlives this and is used by nobody else.
+  Scheduler(Forward& forward, int32_t batch_rows, int32_t max_logit_rows, int32_t vocab_size,
+            int64_t context_tokens);
 
   void add(Session& session);
   void remove(Session& session);
@@ -61,18 +60,17 @@ class Scheduler {
   void drop_batch();
   void build(Clock::duration budget);
   void add_part(Session& session, int32_t rows);
+  bool has_room_to_sample(const Session& session) const;
   void hand_out(Clock::time_point deadline);
 
   Forward& forward_;
-  Sampler& sampler_;
-  int32_t batch_rows_, max_logit_rows_;
+  int32_t batch_rows_, max_logit_rows_, vocab_size_;
   std::vector<Session*> sessions_;
   size_t turn_ = 0;  // who comes first in the next batch
   Batch batch_;      // of forward_, while that runs
   std::vector<Part> parts_;
   bool computed_ = false;  // the batch of parts_, whose sessions are being told: parts before next_part_ were
   size_t next_part_ = 0;
-  std::vector<float> raw_logits_;  // [V] a copy for logprobs, because sampling overwrites them
   Session* at_work_ = nullptr;
   std::atomic<bool> interrupted_{false};
 };

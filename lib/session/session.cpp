@@ -149,8 +149,11 @@ int32_t Session::reserve(int32_t rows) {
   return room;
 }
 
-void Session::rows_done(int32_t rows, int32_t logit, Forward& forward, Sampler& sampler,
-                        std::span<float> scratch) {
+SampleRow Session::sampling() const {
+  return sample_row(options_.sampling, static_cast<uint64_t>(completion_tokens_));
+}
+
+void Session::rows_done(int32_t rows, int32_t logit, Forward& forward) {
   held_ += rows;
   if (completion_tokens_ == 0) {
     dsv_event event{};
@@ -160,50 +163,32 @@ void Session::rows_done(int32_t rows, int32_t logit, Forward& forward, Sampler& 
     emit(event);
   }
   if (logit < 0 || cancelled() || closed()) return;
-
-  // What the device has chosen saves a row of logits on its way here.
-  const SamplingOptions& sampling = options_.sampling;
-  const bool greedy = sampling.temperature <= 0 && sampling.bias.empty() && options_.logprobs < 0;
-  int32_t token = greedy ? forward.greedy(logit) : -1;
-  if (token >= 0) {
-    count_token();
-  } else {
-    token = sample({forward.logits(logit), scratch.size()}, sampler, scratch);
-    if (token < 0) return;
+  const int32_t token = forward.token(logit);
+  // A load checks what is small; NaN among the weights shows only here. A token drawn from none is made up.
+  if (token < 0) {
+    return fail(
+        DSV_ERROR_INVALID_FILE,
+        "the model computed NaN for every token: its weights are damaged; download the checkpoint again");
+  }
+  ++completion_tokens_;
+  if (text_.in_reasoning()) ++reasoning_tokens_;
+  if (options_.logprobs >= 0) {
+    emit_logprobs(token, {forward.logits(logit), static_cast<size_t>(model_->vocab_size())});
   }
   sampled(token);
 }
 
-void Session::count_token() {
-  ++completion_tokens_;
-  if (text_.in_reasoning()) ++reasoning_tokens_;
-}
-
-// Returns -1 if that has ended the request.
-int32_t Session::sample(std::span<float> logits, Sampler& sampler, std::span<float> scratch) {
-  // A load checks what is small; NaN among the weights shows only here. A token drawn from none is made up.
-  if (std::all_of(logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); })) {
-    fail(DSV_ERROR_INVALID_FILE,
-         "the model computed NaN for every token: its weights are damaged; download the checkpoint again");
-    return -1;
-  }
-  const bool logprobs = options_.logprobs >= 0;
-  if (logprobs) std::copy(logits.begin(), logits.end(), scratch.begin());
-  const int32_t token = sampler.sample(logits, options_.sampling, static_cast<uint64_t>(completion_tokens_));
-  count_token();
-  if (logprobs) {
-    const auto top = std::span(top_).first(
-        static_cast<size_t>(std::min(options_.logprobs, static_cast<int32_t>(scratch.size()))));
-    sampler.log_probabilities(scratch, top);
-    dsv_event event{};
-    event.kind = DSV_EVENT_TOKEN;
-    event.token = token;
-    event.logprob = sampler.log_probability(scratch, token);
-    event.top = top.data();
-    event.top_count = static_cast<int32_t>(top.size());
-    emit(event);
-  }
-  return token;
+void Session::emit_logprobs(int32_t token, std::span<const float> logits) {
+  const auto top = std::span(top_).first(
+      static_cast<size_t>(std::min(options_.logprobs, static_cast<int32_t>(logits.size()))));
+  log_probabilities(logits, top);
+  dsv_event event{};
+  event.kind = DSV_EVENT_TOKEN;
+  event.token = token;
+  event.logprob = log_probability(logits, token);
+  event.top = top.data();
+  event.top_count = static_cast<int32_t>(top.size());
+  emit(event);
 }
 
 void Session::sampled(int32_t token) {

@@ -57,9 +57,12 @@ class Session {
   // Takes pages for `rows` more positions; returns for how many there was room.
   int32_t reserve(int32_t rows);
   void hold(int64_t tokens) { held_ = tokens; }
-  // The next `rows` positions are in the cache. `logit`: the row of forward's logits of the last of them, to
-  // sample from, or -1. `scratch` [V].
-  void rows_done(int32_t rows, int32_t logit, Forward& forward, Sampler& sampler, std::span<float> scratch);
+  // How the next token is drawn.
+  const std::vector<TokenBias>& biases() const { return options_.sampling.bias; }
+  SampleRow sampling() const;
+  // The next `rows` positions are in the cache. `logit`: the row of forward's logits of the last of them,
+  // from which a token was drawn, or -1.
+  void rows_done(int32_t rows, int32_t logit, Forward& forward);
   // Ends the request: the text held back, then its one terminal event.
   void finish(int32_t reason);
   void fail(dsv_status status, std::string_view sentence);
@@ -71,8 +74,7 @@ class Session {
   void check_idle() const;
   void replace_tail(std::span<const int32_t> tokens, int64_t prefix);
   void forget_tail();  // what is not held
-  int32_t sample(std::span<float> logits, Sampler& sampler, std::span<float> scratch);
-  void count_token();
+  void emit_logprobs(int32_t token, std::span<const float> logits);
   void sampled(int32_t token);
   void take_text(const TextEvent& event);
   void emit_text(int32_t kind, std::string_view text);

@@ -132,6 +132,7 @@ ordered_json bench(const BenchArgs& args) {
   ordered_json out;
   out["model"] = path;
   out["precision"] = args.model.precision;
+  out["schedule"] = args.model.schedule;
   out["build"] = dsv_build_info();
   out["machine"] = {{"read_bytes_per_s", machine.read_bytes_per_s},
                     {"multiply_adds_per_s", machine.multiply_adds_per_s},

@@ -26,6 +26,9 @@ void ModelArgs::add_to(CLI::App& app) {
   app.add_option("--precision", precision, "official or exact")
       ->check(CLI::IsMember({"official", "exact"}))
       ->capture_default_str();
+  app.add_option("--schedule", schedule, "deterministic or fast (cuda: other kernels for many rows)")
+      ->check(CLI::IsMember({"deterministic", "fast"}))
+      ->capture_default_str();
   app.add_option("--threads", threads, "Threads (0: one per core)")->check(CLI::NonNegativeNumber);
   app.add_option("--cpu-target", cpu_target, "Force a CPU target (default: the best)");
 }
@@ -42,6 +45,7 @@ dsv::ModelOptions ModelArgs::options() const {
   dsv::ModelOptions options;
   options.precision = precision == "exact" ? DSV_PRECISION_EXACT : DSV_PRECISION_OFFICIAL;
   options.context_tokens = context;
+  options.schedule = schedule == "fast" ? DSV_SCHEDULE_FAST : DSV_SCHEDULE_DETERMINISTIC;
   return options;
 }
 

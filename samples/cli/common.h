@@ -13,7 +13,7 @@
 namespace cli {
 
 struct ModelArgs {
-  std::string path, backend = "cpu", cpu_target, precision = "official";
+  std::string path, backend = "cpu", cpu_target, precision = "official", schedule = "deterministic";
   int32_t threads = 0;
   int64_t context = 0;
 

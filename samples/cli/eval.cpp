@@ -296,6 +296,7 @@ void eval(const EvalArgs& args) {
   ordered_json out;
   out["file"] = args.suite;
   out["precision"] = args.model.precision;
+  out["schedule"] = args.model.schedule;
   out["samples"] = args.samples;
   out["temperature"] = args.sampling.temperature;
   out["seed"] = args.sampling.seed;

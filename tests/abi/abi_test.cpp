@@ -184,6 +184,23 @@ TEST(Loading, BudgetsHold) {
   EXPECT_EQ(fails_with(options, "context_tokens"), DSV_ERROR_INVALID_ARGUMENT);
 }
 
+TEST(Loading, SchedulesAreTheTwo) {
+  const EngineHandle engine = make_engine();
+  dsv_model_options options = exact_options();
+  EXPECT_EQ(options.schedule, DSV_SCHEDULE_DETERMINISTIC);
+  EXPECT_EQ(options.gpu_stream_priority, 0);
+  options.schedule = DSV_SCHEDULE_FAST;
+  options.gpu_stream_priority = INT32_MIN;
+  const ModelHandle model = load(engine.get(), options);
+  for (const int32_t schedule : {-1, 2}) {
+    options.schedule = schedule;
+    dsv_model* raw = nullptr;
+    EXPECT_EQ(dsv_model_load(engine.get(), tiny_checkpoint().c_str(), &options, &raw),
+              DSV_ERROR_INVALID_ARGUMENT);
+    EXPECT_NE(sentence().find("options->schedule"), std::string::npos) << sentence();
+  }
+}
+
 TEST(Loading, CanBeWatchedCancelledAndDestroyed) {
   MemoryHost host(tiny_checkpoint());
   const EngineHandle engine = make_engine({"reference", 1, &host.hooks});

@@ -157,6 +157,8 @@ static void open_world(void) {
   options.batch_rows = one_in(2) ? 0 : 1 + pick(64);
   options.load_mtp = one_in(2);
   options.precision = one_in(4) ? DSV_PRECISION_EXACT : DSV_PRECISION_OFFICIAL;
+  options.schedule = one_in(4) ? DSV_SCHEDULE_FAST : DSV_SCHEDULE_DETERMINISTIC;
+  options.gpu_stream_priority = pick(9) - 4;
   if (one_in(3)) { /* a few pages */
     dsv_memory_plan plan = {.struct_size = sizeof plan};
     allow("model_plan", dsv_model_plan(engine, checkpoint, &options, &plan), OK);

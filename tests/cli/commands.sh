@@ -68,6 +68,10 @@ same 'same seed' "$two" "$one"
 [[ $one == '{"ids":['*'"finish_reason":"length"'* ]] || fail "generate --ids: $one"
 [[ $other != "$one" ]] || fail 'another seed gives the same tokens'
 expect_rc 0 "$dsv" generate --model model --prompt 'Once' --max-tokens 4
+fast=$("$dsv" generate --model model --tokens ids.json --max-tokens 12 --temperature 1 --seed 7 --ignore-eos --ids \
+       --schedule fast)
+same 'the schedule is nothing to the CPU' "$fast" "$one"
+expect_rc 2 "$dsv" generate --model model --prompt 'Once' --schedule quick
 
 # logits: rows do not depend on the chunk; 128 bytes of header, then float32 [tokens, 512].
 "$dsv" logits --model model --tokens ids.json --out a.npy

@@ -18,6 +18,7 @@ struct Request {
   float temperature = 0;
   int32_t logprobs = -1;
   dsv_logit_bias bias{};
+  float top_p = 1;
 };
 
 // Runs the requests at once, each step with this budget; returns what the sessions hold.
@@ -38,6 +39,7 @@ std::vector<std::vector<int32_t>> generate(const OpTable& ops, int64_t budget_us
       engine->attach(*sessions.back());
       dsv_generate_options generate = token_options(6);
       generate.temperature = request.temperature;
+      generate.top_p = request.top_p;
       generate.logprobs = request.logprobs;
       generate.seed = request.prompt.size();
       if (request.bias.bias != 0) {
@@ -85,17 +87,49 @@ TEST(Enqueued, PassesOfAKindAreReplayed) {
   EXPECT_EQ(cuda::emulation::graph_runs - before, 4);  // of five passes of one row all but the first
 }
 
-// The device's choice is the sampler's: with log probabilities the host samples, without them it does not.
-TEST(Enqueued, GreedyOnTheDeviceIsTheHosts) {
-  for (int32_t i = 0; i < 2; ++i) {
-    EXPECT_EQ(generate(cuda_ops(), kNoHurry, 0, {{prompt(9 + i, i), 0, -1, {}}}),
-              generate(cuda_ops(), kNoHurry, 0, {{prompt(9 + i, i), 0, 0, {}}}));
+// Who asks for log probabilities gets the same tokens.
+TEST(Enqueued, LogProbabilitiesChangeNoToken) {
+  for (const float temperature : {0.0f, 1.0f}) {
+    EXPECT_EQ(generate(cuda_ops(), kNoHurry, 0, {{prompt(9), temperature, -1, {5, 2.0f}}}),
+              generate(cuda_ops(), kNoHurry, 0, {{prompt(9), temperature, 3, {5, 2.0f}}}));
   }
 }
 
-// The reference sums in fp64; these prompts have no near ties.
-TEST(Enqueued, SameGreedyTokensAsTheReference) {
-  const std::vector<Request> requests = {{prompt(9), 0, -1, {}}, {prompt(13, 2), 0, -1, {}}};
+// Rows of logits that tables hand out.
+int rows_fetched = 0;
+template <const OpTable& (*kTable)()>
+const OpTable& counting() {
+  static const OpTable table = [] {
+    OpTable ops = kTable();
+    ops.fetch = [](Device* device, Act kind, const void* buffer, RowRange rows, float* values) {
+      rows_fetched += kind == Act::logits ? rows.count : 0;
+      kTable().fetch(device, kind, buffer, rows, values);
+    };
+    return ops;
+  }();
+  return table;
+}
+
+// A row of logits leaves a device only for who wants log probabilities, and is never copied on a CPU.
+TEST(Enqueued, SamplingFetchesNoLogits) {
+  const std::vector<Request> requests = {
+      {prompt(9), 0, -1, {}}, {prompt(13, 2), 1, -1, {}}, {prompt(18, 3), 0.7f, -1, {7, 3.0f}, 0.9f}};
+  rows_fetched = 0;
+  generate(counting<cuda_ops>(), kNoHurry, 0, requests);
+  EXPECT_EQ(rows_fetched, 0);
+  generate(counting<cuda_ops>(), kNoHurry, 0, {{prompt(9), 1, 2, {}}});
+  EXPECT_EQ(rows_fetched, 6);
+  rows_fetched = 0;
+  generate(counting<cpu_ops>(), kNoHurry, 0, {{prompt(9), 1, 2, {}}, {prompt(13, 2), 1, -1, {}}});
+  EXPECT_EQ(rows_fetched, 0);
+}
+
+// The reference sums in fp64; these prompts have no near ties, and their draws are not near a limit.
+TEST(Enqueued, SameTokensAsTheReference) {
+  const std::vector<Request> requests = {{prompt(9), 0, -1, {}},
+                                         {prompt(13, 2), 0, -1, {}},
+                                         {prompt(18, 3), 1, -1, {}},
+                                         {prompt(5, 4), 0.8f, -1, {7, 3.0f}, 0.9f}};
   EXPECT_EQ(generate(cuda_ops(), kNoHurry, 0, requests), generate(reference_ops(), kNoHurry, 0, requests));
 }
 

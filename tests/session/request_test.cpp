@@ -1,6 +1,7 @@
 // A request's life: how it starts, stops, pauses and ends, and what the session holds then.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <thread>
 
@@ -110,6 +111,47 @@ TEST_F(Request, EndsAtTheEndOfTurnToken) {
   expect_ok(dsv_engine_run(engine.get()));
   EXPECT_EQ(session.finished().finish_reason, DSV_FINISH_LENGTH);
   EXPECT_EQ(session.finished().completion_tokens, 5);
+}
+
+// A token that is given several times has the sum.
+TEST_F(Request, BiasesOfATokenAddUp) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const auto tokens = [&](const std::vector<dsv_logit_bias>& biases) {
+    Recorder session(model.get());
+    dsv_generate_options options = token_options(4);
+    options.logit_bias = biases.data();
+    options.logit_bias_count = static_cast<int64_t>(biases.size());
+    expect_ok(complete(session.handle.get(), prompt(5), options));
+    expect_ok(dsv_engine_run(engine.get()));
+    return session.tokens();
+  };
+  EXPECT_EQ(tokens({{9, 600}, {3, 1}, {9, -600}, {3, -1}}), tokens({}));
+  EXPECT_EQ(tokens({{9, 600}, {3, 1}, {9, 400}}), (std::vector<int32_t>{9, 9, 9, 9}));
+  EXPECT_EQ(tokens({{9, kInf}, {8, 1000}, {9, -kInf}}), (std::vector<int32_t>{8, 8, 8, 8}));
+}
+
+// A batch holds as many biases as there are tokens: who has more than that together takes turns.
+TEST_F(Request, AnyNumberOfBiases) {
+  const auto run = [&](int sessions) {
+    std::vector<dsv_logit_bias> biases;
+    for (int32_t id = 0; id < kVocab; ++id) biases.push_back({id, static_cast<float>(id % 7)});
+    std::vector<std::unique_ptr<Recorder>> all;
+    for (int i = 0; i < sessions; ++i) {
+      all.push_back(std::make_unique<Recorder>(model.get()));
+      dsv_generate_options options = token_options(4);
+      options.logit_bias = biases.data();
+      options.logit_bias_count = kVocab - (i % 2) * 200;
+      expect_ok(complete(all.back()->handle.get(), prompt(5 + i), options));
+    }
+    expect_ok(dsv_engine_run(engine.get()));
+    std::vector<std::vector<int32_t>> tokens;
+    for (const auto& session : all) tokens.push_back(session->tokens());
+    return tokens;
+  };
+  const std::vector<std::vector<int32_t>> together = run(5);
+  EXPECT_EQ(together[0].size(), 4u);
+  EXPECT_EQ(together[4].size(), 4u);
+  EXPECT_EQ(run(1)[0], together[0]);
 }
 
 TEST_F(Request, EndsWhenTheContextIsFull) {

@@ -212,5 +212,25 @@ TEST(Schedule, GenerationGoesOnBesideALongPrompt) {
   EXPECT_GE(slow.count(DSV_EVENT_PREFILL), 20);
 }
 
+// What an engine's backend is told of the model's options.
+TEST(Models, OptionsReachTheDevice) {
+  static DeviceOptions seen;
+  static OpTable table = reference_ops();
+  table.open = [](const DeviceOptions& options) {
+    seen = options;
+    return reference_ops().open(options);
+  };
+  const auto engine = std::make_shared<Engine>(table, 1, nullptr, "");
+  for (const bool fast : {false, true}) {
+    dsv_model_options options = exact_options();
+    options.schedule = fast ? DSV_SCHEDULE_FAST : DSV_SCHEDULE_DETERMINISTIC;
+    options.gpu_stream_priority = fast ? -3 : 2;
+    Model model(engine, tiny_checkpoint(), check_model_options(options));
+    EXPECT_TRUE(model.wait(-1));
+    EXPECT_EQ(seen.fast, fast);
+    EXPECT_EQ(seen.stream_priority, options.gpu_stream_priority);
+  }
+}
+
 }  // namespace
 }  // namespace dsv::test

@@ -48,6 +48,11 @@ public enum Precision {
   Exact = Native.PRECISION_EXACT
 }
 
+public enum Schedule {
+  Deterministic = Native.SCHEDULE_DETERMINISTIC,
+  Fast = Native.SCHEDULE_FAST
+}
+
 public enum LoadState {
   Running = Native.LOAD_RUNNING,
   Ready = Native.LOAD_READY,

@@ -18,7 +18,7 @@ import os
 from . import _dsv
 from ._chat import Chat
 from ._engine import Engine, Event, Model, Session, Tokenizer, generate_options
-from ._enums import EventKind, FinishReason, LoadState, Logits, Precision, Status, ToolChoice
+from ._enums import EventKind, FinishReason, LoadState, Logits, Precision, Schedule, Status, ToolChoice
 from ._error import DsvError
 from ._tools import Tool
 
@@ -81,6 +81,7 @@ __all__ = [
     "Logits",
     "Model",
     "Precision",
+    "Schedule",
     "Session",
     "Status",
     "Tokenizer",

@@ -134,7 +134,8 @@ class Engine(_Handle):
 class Model(_Handle):
     """A checkpoint on an engine. Loads and waits; with wait=False, ask progress() or wait().
 
-    Keywords: precision, context_tokens, kv_budget_bytes, weight_budget_bytes, batch_rows, load_mtp, chat_profile.
+    Keywords: precision, context_tokens, kv_budget_bytes, weight_budget_bytes, batch_rows, load_mtp, chat_profile,
+    schedule, gpu_stream_priority.
     """
 
     def __init__(self, engine: Engine, path: Path, *, wait: bool = True, **options: Any) -> None:

@@ -51,6 +51,11 @@ class Precision(IntEnum):
     EXACT = _dsv.PRECISION_EXACT
 
 
+class Schedule(IntEnum):
+    DETERMINISTIC = _dsv.SCHEDULE_DETERMINISTIC
+    FAST = _dsv.SCHEDULE_FAST
+
+
 class LoadState(IntEnum):
     RUNNING = _dsv.LOAD_RUNNING
     READY = _dsv.LOAD_READY

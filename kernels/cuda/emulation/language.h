@@ -132,6 +132,11 @@ inline int atomicAdd(int* at, int value) {
   *at += value;
   return old;
 }
+inline unsigned atomicAdd(unsigned* at, unsigned value) {
+  const unsigned old = *at;
+  *at += value;
+  return old;
+}
 inline unsigned atomicOr(unsigned* at, unsigned value) {
   const unsigned old = *at;
   *at |= value;

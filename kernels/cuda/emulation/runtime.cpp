@@ -86,6 +86,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     no_recording();
     while (done_ < marks_[which]) run_one();
   }
+  void rest(double) override {}
   double seconds_of_step() override {
     if (done_ < marks_[kStepEnd]) die("a step is timed that is not done");
     return 1e-6 * static_cast<double>(marks_[kStepEnd] - marks_[kStepBegin]);
@@ -154,7 +155,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
 
 }  // namespace
 
-std::unique_ptr<Runtime> open_runtime(const char* device) {
+std::unique_ptr<Runtime> open_runtime(const char* device, int32_t) {
   return std::make_unique<EmulatedRuntime>(device && std::strcmp(device, "descending") == 0);
 }
 void check_device(const char*) {}
