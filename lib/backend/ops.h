@@ -267,6 +267,11 @@ struct OpTable {
   // After a whole step: the allowed id with the greatest of logits row i, the lowest of equals; -1 if there
   // is none above -infinity. Null: left to the host.
   int32_t (*greedy)(Device*, int32_t i) = nullptr;
+  // For benches: enqueues a reading of the device's clock, the i-th of kStamps at most; the seconds between
+  // two that have been reached. Not in steps that are recorded, so not in whole ones.
+  static constexpr int32_t kStamps = 4096;
+  void (*stamp)(Device*, int32_t i) = nullptr;
+  double (*between)(Device*, int32_t from, int32_t to) = nullptr;
   bool own_memory = false;
 };
 
