@@ -1,12 +1,17 @@
 // dsv-bench-ops: `dsv bench kernels` and `dsv bench layers`. Built on the library's internals, because a host
 // neither sees nor calls ops.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <utility>
 
 #include "backend/ops.h"
 #include "samples/cli/machine.h"
@@ -28,21 +33,60 @@ struct BenchArgs {
   bool gpu() const { return ops.backend != "cpu"; }
 };
 
-// What `cuda_ceilings_bench` beside this program prints last.
+std::filesystem::path beside(const char* program) {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / program;
+}
+
+// What cuda_ceilings_bench prints last.
 ordered_json measure_gpu() {
-  const auto program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "cuda_ceilings_bench";
+  const std::string program = beside("cuda_ceilings_bench");
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(program.c_str(), "r"), pclose);
   std::string last;
   char line[512];
   while (pipe && std::fgets(line, sizeof line, pipe.get())) last = line;
   const ordered_json machine = ordered_json::parse(last, nullptr, false);
-  if (!machine.is_object()) {
-    throw std::runtime_error(program.string() + " does not run: build it, and see what it says");
-  }
+  if (!machine.is_object())
+    throw std::runtime_error(program +
+                             " does not run: build it (cuda_ceilings_bench) for a machine with a GPU");
   return {{"bytes_per_s", machine["copy_bytes_per_s"]},
           {"multiply_adds_per_s", machine["bf16_flop_per_s"].get<double>() / 2},
           {"fp8_multiply_adds_per_s", machine["fp8_flop_per_s"].get<double>() / 2},
           {"unit", "bf16 and FP8 by wgmma; bytes of a copy"}};
+}
+
+// The rows of the benches of single kernels that lie beside this program.
+ordered_json time_kernels(const ordered_json& machine) {
+  ordered_json out = ordered_json::array();
+  const auto rate = [&](const char* name) { return machine[name].get<double>(); };
+  for (const auto& [program, words] :
+       {std::pair("cuda_attend_bench", " --time"), std::pair("cuda_index_bench", " time"),
+        std::pair("cuda_linear_bench", " time")}) {
+    const std::string path = beside(program);
+    if (access(path.c_str(), X_OK) != 0) {
+      std::fprintf(stderr, "%s is not there: build it to have its kernels timed\n", path.c_str());
+      continue;
+    }
+    const std::string rows =
+        std::filesystem::temp_directory_path() / ("dsv-bench-" + std::to_string(getpid()) + ".jsonl");
+    const std::string command = "DSV_BENCH_ROWS='" + rows + "' '" + path + "'" + words + " >/dev/null";
+    if (std::system(command.c_str()) != 0) throw std::runtime_error(path + " failed: see what it says");
+    std::ifstream file(rows);
+    for (std::string line; std::getline(file, line);) {
+      ordered_json row = ordered_json::parse(line);
+      const double bytes = row["bytes"], flop = row["flop"];
+      const bool bf16 = row["what"].get<std::string>().find("bf16") != std::string::npos;
+      const double peak = 2 * rate(bf16 ? "multiply_adds_per_s" : "fp8_multiply_adds_per_s");
+      const double floor = std::max(
+          {row["floor_us"].get<double>() * 1e-6, bytes / rate("bytes_per_s"), peak > 0 ? flop / peak : 0});
+      out.push_back({{"bench", program},
+                     {"kernel", row["what"]},
+                     {"rows", row["rows"]},
+                     {"seconds", row["us"].get<double>() * 1e-6},
+                     {"floor_s", floor}});
+    }
+    std::filesystem::remove(rows);
+  }
+  return out;
 }
 
 ordered_json measure_cpu(const BenchArgs& args, const std::string& target) {
@@ -76,12 +120,15 @@ std::vector<PassShape> shapes(const BenchArgs& args) {
 }
 
 ordered_json bench_ops(const BenchArgs& args) {
+  check_backend(args.ops.backend);
   const std::string targets = dsv::cpu_targets();
   const ordered_json machine =
       args.gpu() ? measure_gpu()
                  : measure_cpu(args, args.ops.cpu_target.empty() ? targets.substr(0, targets.find(' '))
                                                                  : args.ops.cpu_target);
   const auto rate = [&](const char* name) { return machine[name].get<double>(); };
+  ordered_json kernels;  // before the model takes the GPU's memory
+  if (args.gpu() && args.what == "kernels") kernels = time_kernels(machine);
   const std::vector<PassShape> passes = shapes(args);
   const OpTimes times = time_ops(args.ops, passes);
   ordered_json out;
@@ -119,6 +166,7 @@ ordered_json bench_ops(const BenchArgs& args) {
     out["passes"].push_back(pass);
   }
   if (args.what == "layers") add_projection(out);
+  if (kernels.is_array()) out["kernels"] = kernels;
   return out;
 }
 

@@ -141,6 +141,19 @@ void random_page(const dsv::Geometry& g, bool official, const dsv::KvLayout& kv,
   }
 }
 
+struct Backend {
+  const dsv::OpTable& ops;
+  std::string target;
+};
+Backend find_backend(const std::string& name, const std::string& cpu_target) {
+  if (name == "cpu") return {dsv::cpu_ops(), cpu_target};
+  const size_t colon = name.find(':');
+  const std::string target = colon == std::string::npos ? "" : name.substr(colon + 1);
+  const dsv::BackendLibrary& library = dsv::cuda_library();
+  library.check(target.c_str());
+  return {*library.ops, target};
+}
+
 // A model, and passes of it.
 class Bench {
  public:
@@ -155,7 +168,8 @@ class Bench {
         jobs_(dsv::make_thread_pool(
             args.threads > 0 ? args.threads
                              : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())))),
-        table_(timing_table(backend(args))) {
+        backend_(find_backend(args.backend, args.cpu_target)),
+        table_(timing_table(backend_.ops)) {
     int32_t most_rows = 1, most_sequences = 1;
     int64_t longest = 0, pages = 0;
     for (const PassShape& pass : passes) {
@@ -171,7 +185,7 @@ class Bench {
     options.logit_rows = 1;
     options.max_context = static_cast<int32_t>(longest);
     options.kv_pages = pages;
-    options.target = target_.empty() ? nullptr : target_.c_str();
+    options.target = backend_.target.empty() ? nullptr : backend_.target.c_str();
     options.jobs = jobs_.get();
     checkpoint_->for_each_matrix([&](const dsv::HostMatrix& m) {
       options.weight_copy_bytes += (table_.plan_weight_copy(options, m) + 255) / 256 * 256;
@@ -254,18 +268,6 @@ class Bench {
   }
   static int64_t pages_of(int64_t positions) { return (positions + dsv::kPageTokens - 1) / dsv::kPageTokens; }
 
-  const dsv::OpTable& backend(const OpTimesArgs& args) {
-    if (args.backend == "cpu") {
-      target_ = args.cpu_target;
-      return dsv::cpu_ops();
-    }
-    const size_t colon = args.backend.find(':');
-    target_ = colon == std::string::npos ? "" : args.backend.substr(colon + 1);
-    const dsv::BackendLibrary& library = dsv::cuda_library();
-    library.check(target_.c_str());
-    return *library.ops;
-  }
-
   double typical(std::vector<double>& times) const {
     std::sort(times.begin(), times.end());
     return table_.wait ? times[times.size() / 2] : times[0];
@@ -311,8 +313,8 @@ class Bench {
   std::unique_ptr<dsv::Checkpoint> checkpoint_;
   const dsv::Geometry& geometry_;
   bool official_;
-  std::string target_;
   std::unique_ptr<dsv::Jobs> jobs_;
+  Backend backend_;
   dsv::OpTable table_;
   std::unique_ptr<dsv::Device, void (*)(dsv::Device*)> device_{nullptr, nullptr};
   dsv::ModelWeights weights_;
@@ -322,6 +324,8 @@ class Bench {
 };
 
 }  // namespace
+
+void check_backend(const std::string& backend) { find_backend(backend, ""); }
 
 OpTimes time_ops(const OpTimesArgs& args, const std::vector<PassShape>& passes) {
   Bench bench(args, passes);

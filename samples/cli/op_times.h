@@ -47,6 +47,9 @@ struct OpTimes {
   std::vector<PassTimes> passes;
 };
 
+// Throws, with a sentence that names the remedy, if this machine has not got the backend.
+void check_backend(const std::string& backend);
+
 // The cache is filled with random rows; tokens are random, too, so that rows choose experts of their own. Of
 // `repeat` passes of each shape (two at most of those with 512 rows and more) the median counts on a GPU, the
 // least on the CPU.

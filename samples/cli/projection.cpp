@@ -121,6 +121,15 @@ std::string ops_table(const ordered_json& out) {
     add("\nprompt of %.0f: %.3f s in these layers, %.1f%% of the peak\n", number(prefill["tokens"]),
         number(prefill["seconds"]), number(prefill["share_of_peak"]) * 100);
   }
+  if (out.contains("kernels")) {
+    add("\nsingle kernels, L2 flushed\n%-60s %6s %10s %10s %7s\n", "kernel", "rows", "us", "floor us",
+        "share");
+    for (const ordered_json& row : out["kernels"]) {
+      const double seconds = number(row["seconds"]), floor = number(row["floor_s"]);
+      add("%-60s %6lld %10.2f %10.2f %6.1f%%\n", text_of(row["kernel"]).c_str(), row["rows"].get<long long>(),
+          seconds * 1e6, floor * 1e6, floor / seconds * 100);
+    }
+  }
   if (!out.contains("projection")) return text;
   const ordered_json& projection = out["projection"];
   add("\nthe released model: %s\n%10s %10s %10s %12s %20s\n", text_of(projection["assumptions"]).c_str(),
