@@ -207,7 +207,8 @@ gpu_test() {
     return
   fi
   if have_all "${packages[@]}" && command -v nvcc >/dev/null; then
-    build release dsv_cuda dsv_tool cuda_device_test cuda_attend_bench cuda_index_bench cuda_linear_bench cuda_sample_bench
+    build release dsv_cuda dsv_tool cuda_device_test cuda_attend_bench cuda_ceilings_bench cuda_index_bench \
+      cuda_linear_bench cuda_sample_bench
   elif [[ -x $bin/cuda_device_test && -e build/release/lib/libdsv_cuda.so ]]; then
     say 'taking the build that was carried here'
   else
@@ -236,8 +237,14 @@ gpu_test() {
   checkpoint=samples/nano/checkpoint
   for precision in official exact; do
     gpu_step "dsv bench, $precision" "$bin/dsv" bench --model "$checkpoint" --backend cuda --precision $precision \
-      --contexts 0,1024
+      --contexts 0,1024 --decode 256 --sessions 64
   done
+  # 63 GB of weights.
+  if (($(nvidia-smi --id=0 --query-gpu=memory.total --format=csv,noheader,nounits) > 76000)); then
+    gpu_step 'layers of the released size' "$bin/dsv" bench layers --backend cuda
+  else
+    skip 'dsv bench layers needs a GPU of 80 GB'
+  fi
   # In `exact` the two differ by the order of their sums alone, which moves no token that is not all but tied.
   # What is drawn, on either, follows from the logits alone.
   for temperature in 0 0.8; do

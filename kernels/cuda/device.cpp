@@ -536,7 +536,7 @@ const OpTable& cuda_ops() {
       buffer,   store,    fetch,       read_kv,      write_kv,     begin_step,       embed,
       add_norm, attn_in,  attn_q,      cache_append, index_select, attend,           attn_out,
       route,    experts,  ffn,         mtp_in,       logits,       sample,           token,
-      nullptr,  end_step, cuda::wait,  true,
+      nullptr,  end_step, cuda::wait,  stamp,        between,      true,
   };
   return table;
 }

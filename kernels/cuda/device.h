@@ -220,6 +220,8 @@ StepPlan begin_step(Device*, const StepArgs&);
 void end_step(Device*, bool complete);
 bool wait(Device*, double seconds, double* took);
 int32_t token(Device*, int32_t i);
+void stamp(Device*, int32_t i);
+double between(Device*, int32_t from, int32_t to);
 void embed(Device*, const EmbedArgs&);
 void add_norm(Device*, const AddNormArgs&);
 void attn_in(Device*, const AttnInArgs&);

@@ -25,25 +25,38 @@ __global__ void embed_kernel(EmbedRowsArgs a) {
   }
 }
 
-// A block a row: the row is read twice (the second time from L1), because it may not fit in registers.
+// A block a row. A row of up to kKept values a thread is read once, all loads in flight together, as few rows
+// wait for memory and for nothing else; what is longer is read twice.
+constexpr int kNormThreads = 1024, kKept = 8;
 __global__ void norm_kernel(NormArgs a) {
   auto* shared = reinterpret_cast<float*>(shared_memory());
   const int64_t r = blockIdx.x, from = a.row ? a.row[r] : r;
   const float* x = a.x + from * a.x_stride;
   const float* delta = a.delta ? a.delta + from * a.delta_stride : nullptr;
-  float* out = a.out + r * a.out_stride;
-  float squares = 0;
-  for (int64_t i = threadIdx.x; i < a.n; i += blockDim.x) {
-    const float value = delta ? x[i] + delta[i] : x[i];
-    squares = fmaf(value, value, squares);
+  const auto value_at = [&](int64_t i) { return delta ? x[i] + delta[i] : x[i]; };
+  const int64_t step = blockDim.x, rest = threadIdx.x + kKept * step;
+  float kept[kKept], weight[kKept], squares = 0;
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    const int64_t i = threadIdx.x + j * step;
+    kept[j] = i < a.n ? value_at(i) : 0;
+    weight[j] = i < a.n ? a.weight[i] : 0;
   }
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) squares = fmaf(kept[j], kept[j], squares);
+  for (int64_t i = rest; i < a.n; i += step) squares = fmaf(value_at(i), value_at(i), squares);
   const float factor = 1 / sqrtf(block_sum(squares, shared) / static_cast<float>(a.n) + a.eps);
-  for (int64_t i = threadIdx.x; i < a.n; i += blockDim.x) {  // each thread what it read: in place is fine
-    const float value = delta ? x[i] + delta[i] : x[i];
+  const auto put = [&](int64_t i, float value, float by) {  // each thread what it read: in place is fine
     if (a.x_out) a.x_out[r * a.x_stride + i] = value;
-    const float normed = value * factor * a.weight[i];
-    out[i] = a.to_bf16 ? round_bf16(normed) : normed;
+    const float normed = value * factor * by;
+    a.out[r * a.out_stride + i] = a.to_bf16 ? round_bf16(normed) : normed;
+  };
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    const int64_t i = threadIdx.x + j * step;
+    if (i < a.n) put(i, kept[j], weight[j]);
   }
+  for (int64_t i = rest; i < a.n; i += step) put(i, value_at(i), a.weight[i]);
 }
 
 // A warp for each group of 128 values.
@@ -120,8 +133,8 @@ __global__ void rope_query_kernel(RopeQueryArgs a) {
 }
 
 // Threads of a block that handles a row of n values.
-int threads_for(int64_t n) {
-  return n >= kThreads ? kThreads : static_cast<int>((n + kWarp - 1) / kWarp * kWarp);
+int threads_for(int64_t n, int most = kThreads) {
+  return n >= most ? most : static_cast<int>((n + kWarp - 1) / kWarp * kWarp);
 }
 int64_t blocks_for(int64_t threads) { return (threads + kThreads - 1) / kThreads; }
 
@@ -134,7 +147,7 @@ void launch_embed(const EmbedRowsArgs& a, Stream stream) {
   launch(embed_kernel, {a.rows}, threads_for(a.table.cols), 0, stream, a);
 }
 void launch_norm(const NormArgs& a, Stream stream) {
-  launch(norm_kernel, {a.rows}, threads_for(a.n), kThreads / kWarp * 4, stream, a);
+  launch(norm_kernel, {a.rows}, threads_for(a.n, kNormThreads), kNormThreads / kWarp * 4, stream, a);
 }
 void launch_pack(const PackArgs& a, Stream stream) {
   const int64_t groups = a.rows * ((a.cols + kQuantBlock - 1) / kQuantBlock);

@@ -49,6 +49,10 @@ class Runtime {
   virtual double seconds_of_step() = 0;   // from kStepBegin to kStepEnd, both reached
   virtual void synchronize() = 0;
 
+  // Readings of the device's clock in the stream's work, for benches.
+  virtual void stamp(int i) = 0;
+  virtual double between(int from, int to) = 0;  // seconds; both reached
+
   // What is enqueued between begin_recording and end_recording is not run but becomes a graph. Nothing may be
   // marked, waited for or allocated between them; host code may take its time and change threads.
   virtual void begin_recording() = 0;

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/cuda/runtime.h"
@@ -168,6 +169,21 @@ class CudaRuntime final : public Runtime {
     check_launches();
     check(cudaStreamSynchronize(stream_));
   }
+  void stamp(int i) override {
+    check_launches();
+    while (stamps_.size() <= static_cast<size_t>(i)) {
+      stamps_.push_back(nullptr);
+      check(cudaEventCreate(&stamps_.back()));
+    }
+    check(cudaEventRecord(stamps_[static_cast<size_t>(i)], stream_));
+  }
+  double between(int from, int to) override {
+    float milliseconds = 0;
+    check(cudaSetDevice(device_));
+    check(cudaEventElapsedTime(&milliseconds, stamps_[static_cast<size_t>(from)],
+                               stamps_[static_cast<size_t>(to)]));
+    return milliseconds * 1e-3;
+  }
 
   // Relaxed: the host may go on with its recording on another thread, and other threads with their own work.
   void begin_recording() override {
@@ -234,6 +250,9 @@ class CudaRuntime final : public Runtime {
     for (cudaEvent_t mark : marks_) {
       if (mark) cudaEventDestroy(mark);
     }
+    for (cudaEvent_t stamp : stamps_) {
+      if (stamp) cudaEventDestroy(stamp);
+    }
     if (stream_) cudaStreamDestroy(stream_);
   }
 
@@ -243,6 +262,7 @@ class CudaRuntime final : public Runtime {
   cudaStream_t stream_ = nullptr;
   unsigned char *reserved_ = nullptr, *reserved_end_ = nullptr, *next_ = nullptr;
   cudaEvent_t marks_[kMarks] = {};
+  std::vector<cudaEvent_t> stamps_;
 };
 
 }  // namespace

@@ -208,6 +208,11 @@ bool wait(Device* handle, double seconds, double* took) {
 
 int32_t token(Device* handle, int32_t i) { return cuda_device(handle).pinned_tokens[i]; }
 
+void stamp(Device* handle, int32_t i) { cuda_device(handle).runtime->stamp(i); }
+double between(Device* handle, int32_t from, int32_t to) {
+  return cuda_device(handle).runtime->between(from, to);
+}
+
 int32_t CudaDevice::longest(int32_t first, int32_t count) const {
   if (recorded_longest > 0) return recorded_longest;
   const int32_t* const at = host_position.data() + first;

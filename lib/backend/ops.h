@@ -286,6 +286,11 @@ struct OpTable {
   void (*end_step)(Device*, bool complete) = nullptr;
   // Whether the last whole step is done; waits for that as long at most. Then *took: what it took the device.
   bool (*wait)(Device*, double seconds, double* took) = nullptr;
+  // For benches: enqueues a reading of the device's clock, the i-th of kStamps at most; the seconds between
+  // two that have been reached. Not in steps that are recorded, so not in whole ones.
+  static constexpr int32_t kStamps = 4096;
+  void (*stamp)(Device*, int32_t i) = nullptr;
+  double (*between)(Device*, int32_t from, int32_t to) = nullptr;
   bool own_memory = false;
 };
 

@@ -29,7 +29,8 @@ struct BenchArgs {
   std::string what = "e2e";
   std::vector<int64_t> contexts = {0, 2048, 8192, 32768};
   std::vector<int64_t> rows = {1, 8, 64, 512};
-  int64_t prefill = 512, decode = 32;
+  int64_t prefill = 512, decode = 32, chunk = 4096;
+  int32_t sessions = 1, layers = 8;
   int repeat = 3;
   bool json = false;
 };
@@ -70,19 +71,24 @@ double multiply_adds_per_token(const ordered_json& inspected) {
   return count;
 }
 
-// A session that notes when each token came.
+// A session that notes when its prompt was done, which is when its first token came, and its last token.
 class TimedSession {
  public:
-  TimedSession(dsv::Engine& engine, const dsv::Model& model)
-      : engine_(engine), vocab_(model.info().vocab_size), session_(model, [this](const dsv::Event& event) {
-          if (event.kind == DSV_EVENT_TOKEN) times_.push_back(Clock::now());
-          if (event.kind == DSV_EVENT_FINISHED) finished_ = event;
+  TimedSession(dsv::Engine& engine, const dsv::Model& model, uint64_t seed = 1)
+      : engine_(engine),
+        vocab_(model.info().vocab_size),
+        random_(seed),
+        session_(model, [this](const dsv::Event& event) {
+          if (event.kind == DSV_EVENT_PREFILL) first_ = Clock::now();
+          if (event.kind == DSV_EVENT_FINISHED) {
+            last_ = Clock::now();
+            finished_ = event;
+          }
           return DSV_ACTION_CONTINUE;
         }) {}
 
-  // Extends what the session holds by random tokens to `context`, then generates `tokens`. Returns their
-  // times.
-  const std::vector<Clock::time_point>& run(int64_t context, int64_t tokens) {
+  // Asks for `tokens` behind what the session holds, extended by random tokens to `context`.
+  void start(int64_t context, int64_t tokens) {
     std::vector<int32_t> prompt = session_.tokens();
     while (static_cast<int64_t>(prompt.size()) < std::max<int64_t>(context, 1)) {
       random_ = random_ * 6364136223846793005u + 1442695040888963407u;
@@ -92,25 +98,53 @@ class TimedSession {
     options.temperature = 0;
     options.max_tokens = tokens;
     options.ignore_eos = 1;
-    options.logprobs = 0;  // asks for an event per token
-    times_.clear();
     session_.complete(prompt, options);
-    engine_.run();
+  }
+  void check() const {
     if (finished_.finish_reason == DSV_FINISH_ERROR) throw dsv::Error(finished_.status, finished_.text);
-    if (static_cast<int64_t>(times_.size()) != tokens) {
+    if (finished_.finish_reason != DSV_FINISH_LENGTH) {
       throw std::runtime_error(std::string("a request ended early: ") + finish_name(finished_.finish_reason));
     }
-    return times_;
   }
+  TimedSession& run(int64_t context, int64_t tokens) {
+    start(context, tokens);
+    engine_.run();
+    check();
+    return *this;
+  }
+  Clock::time_point first() const { return first_; }
+  Clock::time_point last() const { return last_; }
 
  private:
   dsv::Engine& engine_;
   int32_t vocab_;
-  uint64_t random_ = 1;
-  std::vector<Clock::time_point> times_;
+  uint64_t random_;
+  Clock::time_point first_, last_;
   dsv::Event finished_;
   dsv::Session session_;
 };
+
+double seconds_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double>(end - begin).count();
+}
+
+// Tokens a second of all sessions together, from the first one's first token on, so what is left of the
+// others' prompts is in the time.
+double sessions_rate(dsv::Engine& engine, const dsv::Model& model, const BenchArgs& args) {
+  std::vector<std::unique_ptr<TimedSession>> sessions;
+  for (int32_t i = 0; i < args.sessions; ++i) {
+    sessions.push_back(std::make_unique<TimedSession>(engine, model, static_cast<uint64_t>(i) + 1));
+    sessions.back()->start(args.contexts.front(), args.decode + 1);
+  }
+  engine.run();
+  auto first = Clock::time_point::max(), last = Clock::time_point::min();
+  for (const auto& session : sessions) {
+    session->check();
+    first = std::min(first, session->first());
+    last = std::max(last, session->last());
+  }
+  return static_cast<double>(args.sessions * args.decode) / seconds_between(first, last);
+}
 
 ordered_json bench(const BenchArgs& args) {
   const std::string path = args.model.path.empty() ? bundled_checkpoint() : args.model.path;
@@ -118,6 +152,13 @@ ordered_json bench(const BenchArgs& args) {
   dsv::ModelOptions options = args.model.options();
   const int64_t longest = *std::max_element(args.contexts.begin(), args.contexts.end());
   options.context_tokens = std::max(longest, args.prefill) + args.decode + 64;
+  if (args.sessions > 1) {
+    // Beside them lives the session that the contexts extend.
+    const int64_t each = (args.contexts.front() + args.decode + 1) / 64 + 1,
+                  own = options.context_tokens / 64 + 1;
+    const int64_t pages = args.sessions * each + 2 * own;
+    options.kv_budget_bytes = pages * dsv::Model::plan(engine, path, options).kv_bytes_per_1k / 16;
+  }
   const double multiply_adds =
       multiply_adds_per_token(ordered_json::parse(dsv::Model::inspect(engine, path, options)));
   const dsv_memory_plan plan = dsv::Model::plan(engine, path, options);
@@ -143,8 +184,7 @@ ordered_json bench(const BenchArgs& args) {
   for (int round = 0; round < args.repeat; ++round) {
     TimedSession session(engine, model);
     const auto begin = Clock::now();
-    const auto end = session.run(args.prefill, 1)[0];
-    prefill_seconds = std::min(prefill_seconds, std::chrono::duration<double>(end - begin).count());
+    prefill_seconds = std::min(prefill_seconds, seconds_between(begin, session.run(args.prefill, 1).last()));
   }
   out["prefill"] = {
       {"tokens", args.prefill},
@@ -159,8 +199,8 @@ ordered_json bench(const BenchArgs& args) {
     for (int round = 0; round < args.repeat; ++round) {
       TimedSession fresh(engine, model);
       auto& timed = context == 0 ? fresh : session;
-      const auto& times = timed.run(context, args.decode + 1);
-      rates.push_back(args.decode / std::chrono::duration<double>(times.back() - times.front()).count());
+      timed.run(context, args.decode + 1);
+      rates.push_back(args.decode / seconds_between(timed.first(), timed.last()));
       if (context != 0) break;  // a stretch is reached once
     }
     std::sort(rates.begin(), rates.end());
@@ -170,6 +210,13 @@ ordered_json bench(const BenchArgs& args) {
                              {"weight_bytes_per_s", rate * static_cast<double>(plan.active_bytes_per_token)},
                              {"share_of_bandwidth", rate * static_cast<double>(plan.active_bytes_per_token) /
                                                         machine.read_bytes_per_s}});
+  }
+  if (args.sessions > 1) {
+    double best = 0;
+    for (int round = 0; round < args.repeat; ++round)
+      best = std::max(best, sessions_rate(engine, model, args));
+    out["sessions"] = {
+        {"sessions", args.sessions}, {"context", args.contexts.front()}, {"tokens_per_s", best}};
   }
   const int64_t resident = resident_bytes();
   out["memory"] = {{"resident_bytes", resident},
@@ -187,16 +234,21 @@ ordered_json bench(const BenchArgs& args) {
     return text;
   };
   const std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "dsv-bench-ops";
-  std::vector<std::string> words = {
-      program,
-      args.what,
-      "--model=" + (args.model.path.empty() ? bundled_checkpoint() : args.model.path),
-      "--precision=" + args.model.precision,
-      "--threads=" + std::to_string(args.model.threads),
-      "--contexts=" + list(args.contexts),
-      "--rows=" + list(args.rows),
-      "--prefill=" + std::to_string(args.prefill),
-      "--repeat=" + std::to_string(args.repeat)};
+  std::vector<std::string> words = {program,
+                                    args.what,
+                                    "--backend=" + args.model.backend,
+                                    "--precision=" + args.model.precision,
+                                    "--threads=" + std::to_string(args.model.threads),
+                                    "--contexts=" + list(args.contexts),
+                                    "--rows=" + list(args.rows),
+                                    "--prefill=" + std::to_string(args.prefill),
+                                    "--chunk=" + std::to_string(args.chunk),
+                                    "--sessions=" + std::to_string(args.sessions),
+                                    "--layers=" + std::to_string(args.layers),
+                                    "--repeat=" + std::to_string(args.repeat)};
+  const bool random = args.model.path.empty() && args.model.backend != "cpu";
+  if (!random)
+    words.push_back("--model=" + (args.model.path.empty() ? bundled_checkpoint() : args.model.path));
   if (!args.model.cpu_target.empty()) words.push_back("--cpu-target=" + args.model.cpu_target);
   if (args.json) words.push_back("--json");
   std::vector<char*> argv;
@@ -226,6 +278,11 @@ void print_table(const ordered_json& out) {
     add("%10lld %12.1f %14.2f %14.0f\n", row["context"].get<long long>(), number(row["tokens_per_s"]),
         number(row["weight_bytes_per_s"]) / 1e9, number(row["share_of_bandwidth"]) * 100);
   }
+  if (out.contains("sessions")) {
+    const auto& sessions = out["sessions"];
+    add("%lld sessions at %lld: %.1f tok/s together\n", sessions["sessions"].get<long long>(),
+        sessions["context"].get<long long>(), number(sessions["tokens_per_s"]));
+  }
   const auto& memory = out["memory"];
   add("resident: %s; planned: %s\n", format_bytes(memory["resident_bytes"].get<int64_t>()).c_str(),
       format_bytes(memory["plan_bytes"].get<int64_t>()).c_str());
@@ -243,13 +300,13 @@ void add_bench(CLI::App& app) {
       ->check(CLI::IsMember({"e2e", "kernels", "layers"}))
       ->capture_default_str();
   args->model.add_to(*command);
-  command->add_option("--contexts", args->contexts, "Where to measure decoding")
-      ->delimiter(',')
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--prefill", args->prefill, "Prompt tokens")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  const CLI::Option* contexts = command->add_option("--contexts", args->contexts, "Where to measure decoding")
+                                    ->delimiter(',')
+                                    ->check(CLI::NonNegativeNumber)
+                                    ->capture_default_str();
+  const CLI::Option* prefill = command->add_option("--prefill", args->prefill, "Prompt tokens")
+                                   ->check(CLI::PositiveNumber)
+                                   ->capture_default_str();
   command->add_option("--decode", args->decode, "Tokens per context")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -260,8 +317,29 @@ void add_bench(CLI::App& app) {
       ->delimiter(',')
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  const CLI::Option* sessions =
+      command
+          ->add_option("--sessions", args->sessions,
+                       "Also measure as many sessions at once, at the first context")
+          ->check(CLI::Range(1, 512));
+  const CLI::Option* layers =
+      command
+          ->add_option(
+              "--layers", args->layers,
+              "kernels, layers on a GPU: of the released geometry with random weights, without --model")
+          ->check(CLI::PositiveNumber)
+          ->capture_default_str();
+  command->add_option("--chunk", args->chunk, "layers: rows of a pass of the prompt")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_flag("--json", args->json, "As JSON");
-  command->callback([args] {
+  command->callback([=] {
+    if (args->what != "e2e" && args->model.backend != "cpu") {  // a large model's sizes
+      if (contexts->empty()) args->contexts = {4096, 32768, 131072};
+      if (prefill->empty()) args->prefill = 16384;
+      if (sessions->empty()) args->sessions = 64;
+      if (layers->empty() && args->what == "kernels") args->layers = 5;
+    }
     std::sort(args->contexts.begin(), args->contexts.end());
     if (args->what != "e2e") run_bench_ops(*args);
     const ordered_json out = bench(*args);

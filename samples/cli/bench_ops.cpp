@@ -1,13 +1,22 @@
 // dsv-bench-ops: `dsv bench kernels` and `dsv bench layers`. Built on the library's internals, because a host
 // neither sees nor calls ops.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <utility>
 
 #include "backend/ops.h"
 #include "samples/cli/machine.h"
 #include "samples/cli/op_times.h"
+#include "samples/cli/projection.h"
 
 namespace cli {
 namespace {
@@ -18,86 +27,156 @@ struct BenchArgs {
   OpTimesArgs ops;
   std::string what;
   std::vector<int64_t> contexts, rows;
-  int64_t prefill = 512;
+  int64_t prefill = 512, chunk = 4096;
+  int32_t sessions = 0;
   bool json = false;
+  bool gpu() const { return ops.backend != "cpu"; }
 };
 
-// kernels: an op a line, by rows. layers: a pass a block, time per layer.
-ordered_json bench_ops(const BenchArgs& args) {
-  const std::string targets = dsv::cpu_targets();
-  const std::string target =
-      args.ops.cpu_target.empty() ? targets.substr(0, targets.find(' ')) : args.ops.cpu_target;
-  const Machine machine = measure_machine(args.ops.threads, target, args.ops.precision == "official");
-  std::vector<PassShape> passes;
-  if (args.what == "kernels") {
-    for (const int64_t rows : args.rows) passes.push_back({static_cast<int32_t>(rows), args.contexts.back()});
-  } else {
-    for (const int64_t context : args.contexts) passes.push_back({1, context});
-    passes.push_back({static_cast<int32_t>(args.prefill), 0});
-  }
-  const auto times = time_ops(args.ops, passes);
-  ordered_json out;
-  out["model"] = args.ops.model;
-  out["precision"] = args.ops.precision;
-  out["target"] = target;
-  out["machine"] = {{"read_bytes_per_s", machine.read_bytes_per_s},
-                    {"multiply_adds_per_s", machine.multiply_adds_per_s},
-                    {"unit", machine.unit}};
-  out["passes"] = ordered_json::array();
-  for (size_t i = 0; i < passes.size(); ++i) {
-    ordered_json ops = ordered_json::array();
-    for (const OpTime& t : times[i]) {
-      const double bytes = t.weight_bytes + t.cache_bytes;
-      const double floor =
-          std::max(bytes / machine.read_bytes_per_s, t.multiply_adds / machine.multiply_adds_per_s);
-      ops.push_back({{"op", t.op},
-                     {"calls", t.calls},
-                     {"seconds", t.seconds},
-                     {"bytes", bytes},
-                     {"multiply_adds", t.multiply_adds},
+std::filesystem::path beside(const char* program) {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / program;
+}
+
+// What cuda_ceilings_bench prints last.
+ordered_json measure_gpu() {
+  const std::string program = beside("cuda_ceilings_bench");
+  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(program.c_str(), "r"), pclose);
+  std::string last;
+  char line[512];
+  while (pipe && std::fgets(line, sizeof line, pipe.get())) last = line;
+  const ordered_json machine = ordered_json::parse(last, nullptr, false);
+  if (!machine.is_object())
+    throw std::runtime_error(program +
+                             " does not run: build it (cuda_ceilings_bench) for a machine with a GPU");
+  return {{"bytes_per_s", machine["copy_bytes_per_s"]},
+          {"multiply_adds_per_s", machine["bf16_flop_per_s"].get<double>() / 2},
+          {"fp8_multiply_adds_per_s", machine["fp8_flop_per_s"].get<double>() / 2},
+          {"unit", "bf16 and FP8 by wgmma; bytes of a copy"}};
+}
+
+// The rows of the benches of single kernels that lie beside this program.
+ordered_json time_kernels(const ordered_json& machine) {
+  ordered_json out = ordered_json::array();
+  const auto rate = [&](const char* name) { return machine[name].get<double>(); };
+  for (const auto& [program, words] :
+       {std::pair("cuda_attend_bench", " --time"), std::pair("cuda_index_bench", " time"),
+        std::pair("cuda_linear_bench", " time")}) {
+    const std::string path = beside(program);
+    if (access(path.c_str(), X_OK) != 0) {
+      std::fprintf(stderr, "%s is not there: build it to have its kernels timed\n", path.c_str());
+      continue;
+    }
+    const std::string rows =
+        std::filesystem::temp_directory_path() / ("dsv-bench-" + std::to_string(getpid()) + ".jsonl");
+    const std::string command = "DSV_BENCH_ROWS='" + rows + "' '" + path + "'" + words + " >/dev/null";
+    if (std::system(command.c_str()) != 0) throw std::runtime_error(path + " failed: see what it says");
+    std::ifstream file(rows);
+    for (std::string line; std::getline(file, line);) {
+      ordered_json row = ordered_json::parse(line);
+      const double bytes = row["bytes"], flop = row["flop"];
+      const bool bf16 = row["what"].get<std::string>().find("bf16") != std::string::npos;
+      const double peak = 2 * rate(bf16 ? "multiply_adds_per_s" : "fp8_multiply_adds_per_s");
+      const double floor = std::max(
+          {row["floor_us"].get<double>() * 1e-6, bytes / rate("bytes_per_s"), peak > 0 ? flop / peak : 0});
+      out.push_back({{"bench", program},
+                     {"kernel", row["what"]},
+                     {"rows", row["rows"]},
+                     {"seconds", row["us"].get<double>() * 1e-6},
                      {"floor_s", floor}});
     }
-    out["passes"].push_back({{"rows", passes[i].rows}, {"context", passes[i].context}, {"ops", ops}});
+    std::filesystem::remove(rows);
   }
   return out;
 }
 
-void print_ops(const ordered_json& out) {
-  const auto number = [](const ordered_json& value) { return value.get<double>(); };
-  char line[256];
-  std::string text = "target " + out["target"].get<std::string>() + "\n";
-  const auto add = [&](const char* format, auto... values) {
-    std::snprintf(line, sizeof line, format, values...);
-    text += line;
+ordered_json measure_cpu(const BenchArgs& args, const std::string& target) {
+  const Machine machine = measure_machine(args.ops.threads, target, args.ops.precision == "official");
+  return {{"bytes_per_s", machine.read_bytes_per_s},
+          {"multiply_adds_per_s", machine.multiply_adds_per_s},
+          {"fp8_multiply_adds_per_s", machine.multiply_adds_per_s},
+          {"unit", machine.unit}};
+}
+
+// kernels: each op by rows. layers: a pass a block; on a GPU also that of many sessions, and a long prompt in
+// chunks.
+std::vector<PassShape> shapes(const BenchArgs& args) {
+  std::vector<PassShape> passes;
+  const auto add = [&](int64_t rows, int64_t context, int64_t sequences) {
+    passes.push_back(
+        {static_cast<int32_t>(rows), std::max(context, rows / sequences), static_cast<int32_t>(sequences)});
   };
-  const double read = number(out["machine"]["read_bytes_per_s"]),
-               peak = number(out["machine"]["multiply_adds_per_s"]);
-  add("machine: reads %.1f GB/s, %.1f G multiply-adds/s (%s)\n", read / 1e9, peak / 1e9,
-      out["machine"]["unit"].get<std::string>().c_str());
-  for (const auto& pass : out["passes"]) {
-    add("\n%lld rows at %lld\n%-13s %5s %10s %10s %8s %8s %8s %8s %10s\n", pass["rows"].get<long long>(),
-        pass["context"].get<long long>(), "op", "calls", "us/call", "us/pass", "MB", "GB/s", "% read",
-        "% peak", "floor us");
-    double all = 0, floors = 0;
-    for (const auto& op : pass["ops"]) {
-      const double seconds = number(op["seconds"]), bytes = number(op["bytes"]), calls = number(op["calls"]);
-      all += seconds, floors += number(op["floor_s"]);
-      add("%-13s %5.0f %10.1f %10.1f %8.2f %8.2f %8.0f %8.0f %10.1f\n", op["op"].get<std::string>().c_str(),
-          calls, seconds / calls * 1e6, seconds * 1e6, bytes / 1e6, bytes / seconds / 1e9,
-          bytes / seconds / read * 100, number(op["multiply_adds"]) / seconds / peak * 100,
-          number(op["floor_s"]) * 1e6);
-    }
-    add("%-13s %5s %10s %10.1f %8s %8s %8s %8s %10.1f\n", "all", "", "", all * 1e6, "", "", "", "",
-        floors * 1e6);
+  if (args.what == "kernels") {
+    // On a GPU few rows are those of as many sessions.
+    for (const int64_t n : args.rows) add(n, args.contexts.back(), args.gpu() && n <= 64 ? n : 1);
+    return passes;
   }
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  for (const int64_t context : args.contexts) add(1, context, 1);
+  if (args.sessions > 1) add(args.sessions, args.contexts.front(), args.sessions);
+  for (int64_t done = 0; done < args.prefill;) {
+    const int64_t rows = std::min(args.chunk, args.prefill - done);
+    add(rows, done += rows, 1);
+  }
+  return passes;
+}
+
+ordered_json bench_ops(const BenchArgs& args) {
+  check_backend(args.ops.backend);
+  const std::string targets = dsv::cpu_targets();
+  const ordered_json machine =
+      args.gpu() ? measure_gpu()
+                 : measure_cpu(args, args.ops.cpu_target.empty() ? targets.substr(0, targets.find(' '))
+                                                                 : args.ops.cpu_target);
+  const auto rate = [&](const char* name) { return machine[name].get<double>(); };
+  ordered_json kernels;  // before the model takes the GPU's memory
+  if (args.gpu() && args.what == "kernels") kernels = time_kernels(machine);
+  const std::vector<PassShape> passes = shapes(args);
+  const OpTimes times = time_ops(args.ops, passes);
+  ordered_json out;
+  out["model"] = times.model;
+  out["precision"] = args.ops.precision;
+  out["backend"] = args.ops.backend;
+  out["target"] = times.target;
+  out["layers"] = {{"dense", times.dense_layers}, {"moe", times.layers - times.dense_layers}};
+  out["load_s"] = times.load_seconds;
+  out["machine"] = machine;
+  out["passes"] = ordered_json::array();
+  for (size_t i = 0; i < passes.size(); ++i) {
+    ordered_json list = ordered_json::array();
+    for (const OpTime& t : times.passes[i].ops) {
+      const double bytes = t.weight_bytes + t.cache_bytes;
+      const double flop_seconds = t.multiply_adds / rate("multiply_adds_per_s") +
+                                  t.fp8_multiply_adds / rate("fp8_multiply_adds_per_s");
+      list.push_back({{"op", t.op},
+                      {"calls", t.calls},
+                      {"seconds", t.seconds},
+                      {"dense_seconds", t.dense_seconds},
+                      {"bytes", bytes},
+                      {"multiply_adds", t.multiply_adds},
+                      {"fp8_multiply_adds", t.fp8_multiply_adds},
+                      {"flop_s", flop_seconds},
+                      {"floor_s", std::max(bytes / rate("bytes_per_s"), flop_seconds)}});
+    }
+    ordered_json pass = {{"rows", passes[i].rows},
+                         {"context", passes[i].context},
+                         {"sessions", passes[i].sequences},
+                         {"seconds", times.passes[i].seconds},
+                         {"experts", times.passes[i].experts},
+                         {"ops", list}};
+    add_totals(pass, out);
+    out["passes"].push_back(pass);
+  }
+  if (args.what == "layers") add_projection(out);
+  if (kernels.is_array()) out["kernels"] = kernels;
+  return out;
 }
 
 int run(int argc, char** argv) {
   BenchArgs args;
   CLI::App app("Times of the ops of a checkpoint; run by `dsv bench kernels` and `dsv bench layers`");
   app.add_option("what", args.what)->required()->check(CLI::IsMember({"kernels", "layers"}));
-  app.add_option("--model", args.ops.model)->required();
+  app.add_option("--model", args.ops.model);
+  app.add_option("--layers", args.ops.layers);
+  app.add_option("--backend", args.ops.backend);
   app.add_option("--precision", args.ops.precision);
   app.add_option("--cpu-target", args.ops.cpu_target);
   app.add_option("--threads", args.ops.threads);
@@ -105,15 +184,14 @@ int run(int argc, char** argv) {
   app.add_option("--contexts", args.contexts)->delimiter(',')->required();
   app.add_option("--rows", args.rows)->delimiter(',')->required();
   app.add_option("--prefill", args.prefill);
+  app.add_option("--chunk", args.chunk);
+  app.add_option("--sessions", args.sessions);
   app.add_flag("--json", args.json);
   CLI11_PARSE(app, argc, argv);
   try {
     const ordered_json out = bench_ops(args);
-    if (args.json) {
-      std::puts(out.dump(1).c_str());
-    } else {
-      print_ops(out);
-    }
+    const std::string text = args.json ? out.dump(1) + "\n" : ops_table(out);
+    std::fwrite(text.data(), 1, text.size(), stdout);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

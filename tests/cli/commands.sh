@@ -41,6 +41,8 @@ if ((rc == 0)); then
 else
   same 'exit without a GPU' "$rc" 1
   [[ $(grep -c . err) == 1 && $(cat err) == *'use the cpu backend'* ]] || fail "without a GPU: $(cat err)"
+  expect_rc 1 "$dsv" bench layers --backend cuda
+  [[ $(grep -c . err) == 1 && $(cat err) == *'use the cpu backend'* ]] || fail "bench without a GPU: $(cat err)"
 fi
 
 # Tokens to text and back; no newline is added to what comes back.
@@ -90,6 +92,15 @@ for command in inspect plan; do
 done
 expect_rc 0 "$dsv" plan --model model --context 1000 --sessions 3
 grep -q '^kv_pool_tokens *3072$' out || fail "plan: $(cat out)"
+
+# bench: the engine with one session and with several; layers by op, a prompt in chunks, and what they add up to.
+expect_rc 0 "$dsv" bench --model model --contexts 0,16 --prefill 8 --decode 4 --repeat 1 --sessions 3
+grep -qE '^3 sessions at 0: [0-9.]+ tok/s together$' out || fail "bench: $(cat out)"
+expect_rc 0 "$dsv" bench layers --model model --contexts 64,200 --prefill 32 --chunk 16 --repeat 1 --sessions 2
+[[ $(grep -c '^experts ' out) == 5 ]] || fail "bench layers: $(cat out)"
+grep -qE '^prompt of 32: ' out || fail "bench layers, prompt: $(cat out)"
+expect_rc 0 "$dsv" bench kernels --model model --contexts 64 --rows 1,8 --repeat 1 --json
+[[ $(grep -c '"op": "attend"' out) == 2 ]] || fail "bench kernels --json: $(head -c 300 out)"
 
 # eval: a random model passes nothing, and says so; a run compared with itself differs in nothing.
 for i in 1 2 3; do

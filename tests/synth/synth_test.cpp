@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 
 #include "model/checkpoint.h"
+#include "samples/cli/synth_image.h"
 #include "tests/support/checkpoint_writer.h"
 
 namespace cli {
@@ -111,6 +113,45 @@ TEST(Synth, TheSeedDecidesEveryByte) {
   const std::string name = "model/model.safetensors";
   EXPECT_EQ(read(a.file(name)), read(b.file(name)));
   EXPECT_NE(read(a.file(name)), read(c.file(name)));
+}
+
+double mean_square(const dsv::TensorInfo& tensor) {
+  double sum = 0;
+  for (int64_t i = 0; i < tensor.bytes; ++i) sum += std::pow(e4m3(tensor.data[i]), 2);
+  return sum / static_cast<double>(tensor.bytes);
+}
+
+// The same tensors as the files would hold: small ones bit by bit, large ones drawn alike.
+TEST(Synth, AnImageIsLikeTheFiles) {
+  const TempFolder folder;
+  SynthOptions options = tiny(folder, "fp8");
+  synth(options);
+  const auto written = open(options.out);
+  options.out = "nowhere";
+  SynthImage image(options);
+  const dsv_hooks hooks = image.hooks();
+  const dsv::Host host(&hooks);
+  const auto shown = dsv::Checkpoint::open(host, options.out, true);
+  EXPECT_FALSE(shown->has_mtp());
+  std::map<std::string, const dsv::TensorInfo*> tensors;
+  for (const dsv::TensorInfo& tensor : written->tensors()) tensors[tensor.name] = &tensor;
+  int large = 0, small = 0;
+  for (const dsv::TensorInfo& tensor : shown->tensors()) {
+    SCOPED_TRACE(tensor.name);
+    const dsv::TensorInfo& other = *tensors.at(tensor.name);
+    EXPECT_EQ(tensor.dtype, other.dtype);
+    EXPECT_EQ(tensor.shape, other.shape);
+    if (tensor.name.ends_with("e_score_correction_bias")) continue;  // zeros
+    if (tensor.bytes % 4096 != 0) {
+      EXPECT_EQ(std::memcmp(tensor.data, other.data, static_cast<size_t>(tensor.bytes)), 0);
+      ++small;
+    } else if (tensor.dtype == "F8_E4M3") {
+      EXPECT_NEAR(mean_square(tensor) / mean_square(other), 1, 0.1);
+      ++large;
+    }
+  }
+  EXPECT_GT(small, 50);
+  EXPECT_GT(large, 50);
 }
 
 TEST(Synth, FollowsAConfig) {

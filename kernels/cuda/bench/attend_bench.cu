@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/bench/record.h"
 #include "kernels/cuda/decode.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/mma.cuh"
@@ -490,6 +491,7 @@ void run_times() {
     const std::string label = std::string(name) + (splits > 1 ? ", split" : ", whole");
     std::printf("%-44s %9.1f %9.1f %9.1f %6.0f%% %7.1f %9.0f\n", label.c_str(), us, floor, bytes,
                 100 * std::max(floor, bytes) / us, peer, flop / us * 1e-6);
+    bench::record(label.c_str(), rows, us, std::max(floor, bytes));
   };
   for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 128 heads, 32K", 1, 1, 128, 32768, splits, 21.3);
   for (const int32_t splits : {kMostSplits, 1}) attend("b=2, 128 heads, 32K", 2, 2, 128, 32768, splits, 0);
@@ -526,6 +528,7 @@ void run_times() {
     const double moved = bytes / copy * 1e-6;
     std::printf("%-34s %4d rows %9.1f %9.1f %9.1f %6.0f%%\n", "absorb", rows, us, floor, moved,
                 100 * std::max(floor, moved) / us);
+    bench::record("absorb, 128 heads, FP8", rows, us, std::max(floor, moved));
   }
 }
 

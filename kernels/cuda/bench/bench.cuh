@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "kernels/cuda/bench/record.h"
 #include "kernels/cuda/decode.cuh"
 
 namespace dsv::cuda::bench {
@@ -100,6 +101,7 @@ inline void row(const Timer& timer, const char* what, int64_t rows, double us, d
             : std::printf(" %9s %7s", "", "");
   flop > 0 ? std::printf(" %9.1f\n", flop / us * 1e-6) : std::printf("\n");
   std::fflush(stdout);
+  record(what, rows, us, 0, bytes, flop);
 }
 
 }  // namespace dsv::cuda::bench

@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/bench/record.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/kernels.h"
 
@@ -543,6 +544,7 @@ class Clock {
 void report(const char* what, const char* how, double us, double floor_us, double aim_us) {
   std::printf("%-46s %-10s %9.1f us  floor %7.1f  share %4.0f%%  aim %5.0f %s\n", what, how, us, floor_us,
               100 * floor_us / us, aim_us, us <= aim_us ? "met" : "");
+  bench::record((std::string(what) + ", " + how).c_str(), 0, us, floor_us);
 }
 
 void time_scores(Clock& clock, const char* what, int32_t rows, int32_t context, int32_t per_sequence,

@@ -95,6 +95,14 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     no_recording();
     while (!queue_.empty()) run_one();
   }
+  void stamp(int i) override {
+    no_recording();
+    stamps_[i] = done_ + static_cast<int64_t>(queue_.size());
+  }
+  double between(int from, int to) override {
+    if (done_ < stamps_.at(from) || done_ < stamps_.at(to)) die("a stamp is read that was not reached");
+    return 1e-6 * static_cast<double>(stamps_.at(to) - stamps_.at(from));
+  }
 
   void begin_recording() override {
     no_recording();
@@ -148,6 +156,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
   int64_t reserved_ = 0, taken_ = 0;
   std::deque<Work> queue_;
   int64_t done_ = 0, marks_[kMarks] = {};  // pieces of work
+  std::map<int, int64_t> stamps_;
   std::unique_ptr<std::deque<Work>> recording_;
   std::map<Graph, std::unique_ptr<std::deque<Work>>> graphs_;
   std::map<unsigned char*, int64_t> blocks_;
