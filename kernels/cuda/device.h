@@ -72,6 +72,8 @@ struct CudaDevice {
   std::unique_ptr<Runtime> runtime;
   TileRows tile;
   Layout layout;
+  bool wgmma = false;  // linears of many rows run on Hopper's own instructions
+  bool fast = false;   // .. and on its FP8 tensor cores where that is quicker: other bits than few rows have
 
   unsigned char* act[static_cast<int>(Act::count)] = {};
   unsigned char* mixed_codes = nullptr;
