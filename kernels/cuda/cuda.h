@@ -22,7 +22,16 @@ struct Grid {
 
 #include <mutex>
 
+// A kernel whose blocks of threads come in clusters of so many, for Hopper.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define DSV_CLUSTER(blocks)
+#else
+#define DSV_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
+#endif
+
 namespace dsv::cuda {
+
+inline constexpr int kMostCluster = 8;
 
 // A block's shared memory, as many bytes as the launch asked for, 16-byte aligned. All shared memory is
 // dynamic, so that an emulated block's can be poisoned and guarded.

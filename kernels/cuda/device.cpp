@@ -319,8 +319,8 @@ Layout::Layout(const DeviceOptions& o) {
   const int64_t dense = std::max(g.intermediate_size, g.shared_intermediate_size());
   inner = 4 * std::max(t * k * g.moe_intermediate_size, t * dense);
   inner_packed = std::max(packed_bytes(t * k, g.moe_intermediate_size), packed_bytes(t, dense));
-  outer = 4 * pairs * d;
-  ffn_views = g.num_layers + 1;  // a dense FFN or a shared expert each
+  outer = packed_bytes(pairs, d);  // f32; before that the input of every pair
+  ffn_views = g.num_layers + 1;    // a dense FFN or a shared expert each
   if (k > 0) {
     ffn_views += (g.num_layers + 1) * int64_t{g.n_routed_experts};
     pair_row = pair_of = 4 * t * k;
@@ -353,6 +353,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
       layout(o) {
   options.geometry = &geometry;
   tile = layout.tile;
+  wgmma = runtime->shared_limit() > kPortableShared && wgmma_works();
   host_position.resize(static_cast<size_t>(o.batch_rows));
   recorded.reserve(kMostGraphs);
   seen.reserve(kMostSeen);

@@ -74,6 +74,7 @@ struct CudaDevice {
   std::unique_ptr<Runtime> runtime;
   TileRows tile;
   Layout layout;
+  bool wgmma = false;  // linears of many rows run on Hopper's own instructions
 
   unsigned char* act[static_cast<int>(Act::count)] = {};
   unsigned char* mixed_codes = nullptr;
@@ -145,7 +146,7 @@ struct CudaDevice {
   CudaDevice(const CudaDevice&) = delete;
 
   bool official() const { return options.precision == Precision::official; }
-  // Whether many rows may go to kernels that add in another order than those for few.
+  // Whether many rows may go to kernels that add in another order than those for few: Hopper's FP8 tensor cores.
   bool fast() const { return options.fast; }
   Stream stream() const { return runtime->stream(); }
 

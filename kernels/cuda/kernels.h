@@ -46,18 +46,28 @@ struct PackedRows {
   int64_t pitch = 0;                    // bytes
   const float* scale = nullptr;         // e4m3: [R, scale_cols], of 128 values each
   int64_t scale_cols = 0;
+  // e4m3 as f16, each block in the order of its mma steps (spread_word), and scales [blocks, scale_cols]:
+  // what linear_wgmma16.cu copies to shared memory as it is.
+  bool spread = false;
 };
+// Where the two halves of word i of a spread row's e4m3 codes go, in words: to this one, and 4 on. Word 4 t +
+// j of a unit of 16 is lane t's part of step j (tensor.cuh); a step has 8 words, its columns 0 to 7 first.
+inline constexpr int64_t spread_word(int64_t i) { return (i / 16 * 4 + i % 4) * 8 + i / 4 % 4; }
 // Rows of e4m3 or bf16 codes in one piece of memory: the codes and, behind them, the scales of e4m3.
 inline constexpr int64_t packed_pitch(int64_t cols, Rounding rounding) {
   return tensor_blocks(rounding == Rounding::e4m3 ? cols : 2 * cols) * kTensorBlock;
 }
 inline constexpr int64_t packed_bytes(int64_t rows, int64_t cols) {  // enough for any form, f32 included
-  const int64_t codes = packed_pitch(cols, Rounding::bf16) + 4 * tensor_blocks(cols), f32 = 4 * padded(cols);
-  return rows * (codes > f32 ? codes : f32);
+  const int64_t blocks = tensor_blocks(cols), f32 = 4 * padded(cols);
+  const int64_t codes = 2 * packed_pitch(cols, Rounding::e4m3) + 4 * blocks;
+  return rows * (codes > f32 ? codes : f32) + 12 * blocks;
 }
-inline PackedRows packed_rows(void* memory, int64_t rows, int64_t cols, Rounding rounding) {
-  const int64_t pitch = packed_pitch(cols, rounding);
+inline PackedRows packed_rows(void* memory, int64_t rows, int64_t cols, Rounding rounding,
+                              bool spread = false) {
+  const int64_t pitch = packed_pitch(cols, rounding) * (spread ? 2 : 1);
   const auto* data = static_cast<const unsigned char*>(memory);
+  if (spread)
+    return {data, pitch, reinterpret_cast<const float*>(data + rows * pitch), (rows + 3) / 4 * 4, true};
   if (rounding != Rounding::e4m3) return {data, pitch};
   return {data, pitch, reinterpret_cast<const float*>(data + rows * pitch), tensor_blocks(cols)};
 }
@@ -141,8 +151,18 @@ struct PackCodesArgs {  // x as codes, for the tensor cores
   Rounding rounding;   // bf16 or e4m3
   bool power_of_two;   // e4m3 scales
   unsigned char* out;  // as packed_rows says
+  bool spread = false;
 };
 void launch_pack_codes(const PackCodesArgs&, Stream);
+
+struct GatherRowsArgs {  // out[p] = from[row[p]], as packed_rows has e4m3 rows, spread or not
+  int32_t rows;
+  PackedRows from;
+  const int32_t* row;  // [R]
+  int32_t blocks;      // of a row
+  unsigned char* out;
+};
+void launch_gather_rows(const GatherRowsArgs&, Stream);
 
 struct RopeQueryArgs {  // in place: RoPE interleaved on the last rope values of each head, then rounding
   int32_t rows;
@@ -348,9 +368,21 @@ int64_t route_shared_bytes(int32_t experts, int32_t groups);
 
 // ------------------------------------------------------------------------------------- FFNs
 
+// What Hopper's copy engine knows of a matrix (a CUtensorMap).
+struct alignas(128) TensorMap {
+  uint64_t words[16] = {};
+};
+// Of bytes: in boxes of 128 columns and kMapRows rows.
+inline constexpr int kMapRows = 64;
+bool wgmma_works();  // whether the current device has that engine, and Hopper's tensor cores
+TensorMap weight_map(const WeightView&);
+TensorMap input_map(const PackedRows&, int64_t rows);
+TensorMap scale_map(const PackedRows&, int64_t rows, int64_t blocks, int64_t box);  // of spread input
+
 // One FFN, or one of several by tile.
 struct FfnView {
   WeightView gate, up, down;
+  TensorMap gate_map = {}, up_map = {}, down_map = {};
 };
 // Pairs (row, expert) of one expert: at most as many as the launch says.
 struct ExpertTile {
@@ -403,6 +435,7 @@ struct TensorArgs {
   int32_t groups = 1;
   int64_t group_rows = 0, first_row = 0;
   int64_t x_group = 0, y_group = 0;  // bytes, values
+  bool fp8_sums = false;             // on Hopper's FP8 tensor cores, in tiles of kFp8Rows: other bits
 };
 inline TensorFormat tensor_format(const TensorArgs& a) {
   return a.dtype == Dtype::bf16 ? TensorFormat::bf16 : a.x.scale ? TensorFormat::e4m3 : TensorFormat::mixed;
@@ -411,7 +444,20 @@ inline TensorFormat tensor_format(const TensorArgs& a) {
 inline constexpr int32_t kFewRows = 32;
 void launch_tensor_few(const TensorArgs&, Stream);
 void launch_tensor_many(const TensorArgs&, Stream);
+// On Hopper tiles of up to 128 rows of spread input: the same bits again. Splits may be worked on side by
+// side, by 1, 2, 4 or 8 blocks of threads a tile of 64 rows; 0: one after another, in tiles of 128.
+inline constexpr int32_t kWgmmaRows = 128;
+void launch_tensor_wgmma(const TensorArgs&, Stream);
+void launch_tensor_wgmma_as(const TensorArgs&, Stream, int side_by_side);
+bool wgmma_takes_side_by_side(const TensorArgs&, int blocks);
+int wgmma_side_by_side(const TensorArgs&);  // the quickest
+// .. or of up to 256 rows for FP8 sums. Both take what the copy engine can read: rows of x one after another
+// (pair_row is null), and FFNs with maps.
+inline constexpr int32_t kFp8Rows = 256;
+void launch_tensor_fp8(const TensorArgs&, Stream);
 inline void launch_tensor(const TensorArgs& a, Stream stream) {
+  if (a.fp8_sums) return launch_tensor_fp8(a, stream);
+  if (a.x.spread) return launch_tensor_wgmma(a, stream);
   a.tile_rows <= kFewRows ? launch_tensor_few(a, stream) : launch_tensor_many(a, stream);
 }
 // Rows of a tile for a launch in which weights of all these outputs meet about so many rows. Large tiles use

@@ -8,7 +8,7 @@ namespace dsv::cuda {
 // How a weight wants its input: as codes for the tensor cores, or as f32 for the plain kernels.
 struct InputForm {
   Rounding rounding = Rounding::none;
-  bool codes = false;
+  bool codes = false, spread = false;
   bool operator==(const InputForm&) const = default;
 };
 inline InputForm input_form(const CudaDevice& d, Dtype dtype, bool rounded = true) {
@@ -17,6 +17,14 @@ inline InputForm input_form(const CudaDevice& d, Dtype dtype, bool rounded = tru
   // Input that the number format leaves as it is, is on the bf16 grid already: bf16 codes are exact.
   if (dtype == Dtype::bf16) return {Rounding::bf16, true};
   return {rounded ? Rounding::bf16 : Rounding::none, false};
+}
+
+// Which of Hopper's kernels, if any, multiplies FP8 weights that meet so many rows each.
+enum class HopperPath { none, same_bits, fp8_sums };
+inline HopperPath hopper_path(const CudaDevice& d, int32_t rows) {
+  if (!d.wgmma || rows <= kFewRows) return HopperPath::none;
+  return d.fast() && rows > 64 ? HopperPath::fp8_sums
+                               : HopperPath::same_bits;  // up to 64 the weight's bytes bound
 }
 
 class PackedInput {
@@ -33,7 +41,7 @@ class PackedInput {
   void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded = true, float factor = 1);
 
   // The input in the forms that a table's weights want: codes if all are of one kind that takes them.
-  PackedRows codes(Dtype dtype);
+  PackedRows codes(Dtype dtype, bool spread);
   PackedPair pair(bool fp8, bool other);
 
  private:

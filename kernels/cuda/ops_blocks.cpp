@@ -12,9 +12,9 @@ float* PackedInput::packed(InputForm form) {
   if (filled_[at] && form_[at] == form) return out;
   const bool power_of_two = d_.geometry.ue8m0_scales;
   if (form.codes) {
-    launch_pack_codes(
-        {rows_, cols_, x_, stride_, form.rounding, power_of_two, reinterpret_cast<unsigned char*>(out)},
-        d_.stream());
+    launch_pack_codes({rows_, cols_, x_, stride_, form.rounding, power_of_two,
+                       reinterpret_cast<unsigned char*>(out), form.spread},
+                      d_.stream());
   } else {
     launch_pack({rows_, cols_, x_, stride_, form.rounding, power_of_two, out}, d_.stream());
   }
@@ -25,21 +25,40 @@ float* PackedInput::packed(InputForm form) {
 
 void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor) {
   const WeightView& w = cuda_weight(weight).view;
-  const InputForm form = input_form(d_, w.dtype, rounded);
+  InputForm form = input_form(d_, w.dtype, rounded);
+  const HopperPath hopper = form.rounding == Rounding::e4m3 ? hopper_path(d_, rows_) : HopperPath::none;
+  form.spread = hopper == HopperPath::same_bits;
   float* const x = packed(form);
   if (!form.codes) {
     return launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0},
                          d_.stream());
   }
   const int32_t tile_rows = tensor_tile_rows(rows_, w.rows), tiles = (rows_ + tile_rows - 1) / tile_rows;
-  launch_tensor({TensorKind::linear, w.dtype, rows_, packed_rows(x, rows_, cols_, form.rounding), w, nullptr,
-                 nullptr, nullptr, nullptr, tiles, tile_rows, w.rows, w.pitch, y, y_stride, factor, false},
-                d_.stream());
+  TensorArgs args = {TensorKind::linear,
+                     w.dtype,
+                     rows_,
+                     packed_rows(x, rows_, cols_, form.rounding, form.spread),
+                     w,
+                     nullptr,
+                     nullptr,
+                     nullptr,
+                     nullptr,
+                     tiles,
+                     tile_rows,
+                     w.rows,
+                     w.pitch,
+                     y,
+                     y_stride,
+                     factor,
+                     false};
+  args.fp8_sums = hopper == HopperPath::fp8_sums;
+  launch_tensor(args, d_.stream());
 }
 
-PackedRows PackedInput::codes(Dtype dtype) {
-  const InputForm form = input_form(d_, dtype);
-  return packed_rows(packed(form), rows_, cols_, form.rounding);
+PackedRows PackedInput::codes(Dtype dtype, bool spread) {
+  InputForm form = input_form(d_, dtype);
+  form.spread = spread;
+  return packed_rows(packed(form), rows_, cols_, form.rounding, form.spread);
 }
 
 PackedPair PackedInput::pair(bool fp8, bool other) {

@@ -22,8 +22,12 @@ const CudaDevice::FfnTable& table_of(CudaDevice& d, const void* key, const FfnWe
   CudaDevice::FfnTable table{key, d.ffn_tables + d.ffn_views, {}, {}};
   Upload upload(d, d.ffn_tables + d.ffn_views);
   for (int64_t i = 0; i < count; ++i) {
-    const FfnView view = {cuda_weight(ffns[i].gate).view, cuda_weight(ffns[i].up).view,
-                          cuda_weight(ffns[i].down).view};
+    FfnView view = {cuda_weight(ffns[i].gate).view, cuda_weight(ffns[i].up).view,
+                    cuda_weight(ffns[i].down).view};
+    if (d.wgmma) {
+      view.gate_map = weight_map(view.gate), view.up_map = weight_map(view.up);
+      view.down_map = weight_map(view.down);
+    }
     upload.put(&view, sizeof view);
     table.in.add(view.gate.dtype);
     table.in.add(view.up.dtype);
@@ -39,16 +43,27 @@ const CudaDevice::FfnTable& table_of(CudaDevice& d, const void* key, const FfnWe
 struct Pairs {
   bool grouped;
   int32_t count, tile_rows, tile_bound;
+  HopperPath hopper;
 };
-
-Pairs one_for_each(int32_t rows, bool tensor, int64_t outputs) {
-  const int32_t tile_rows = tensor ? tensor_tile_rows(rows, outputs) : kTilePairs;
-  return {false, rows, tile_rows, (rows + tile_rows - 1) / tile_rows};
-}
 
 // The tensor cores run a table if they take all its weights, because its tiles serve both its launches.
 bool on_tensor_cores(const CudaDevice& d, const CudaDevice::FfnTable& table) {
   return d.official() && table.in.tensor() && table.down.tensor();
+}
+
+// One pair a row. `rows`: that a weight of the table meets, about.
+Pairs cut(const CudaDevice& d, const CudaDevice::FfnTable& table, int32_t count, int32_t rows,
+          int64_t outputs) {
+  Pairs pairs = {false, count, kTilePairs, 0, HopperPath::none};
+  if (on_tensor_cores(d, table)) {
+    const bool fp8 = table.in.dtype() == Dtype::f8_e4m3 && table.down.dtype() == Dtype::f8_e4m3;
+    if (fp8) pairs.hopper = hopper_path(d, rows);
+    pairs.tile_rows = pairs.hopper == HopperPath::fp8_sums    ? kFp8Rows
+                      : pairs.hopper == HopperPath::same_bits ? kWgmmaRows
+                                                              : tensor_tile_rows(rows, outputs);
+  }
+  pairs.tile_bound = (count + pairs.tile_rows - 1) / pairs.tile_rows;
+  return pairs;
 }
 
 // y[p] = down(silu(gate h) * up h) for every pair.
@@ -61,24 +76,32 @@ void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pair
   if (on_tensor_cores(d, table)) {
     const auto run = [&](TensorKind kind, Dtype dtype, PackedInput& x, const int32_t* row, int64_t cols,
                          int64_t outputs, float* out) {
-      launch_tensor({kind,
-                     dtype,
-                     pairs.count,
-                     x.codes(dtype),
-                     {},
-                     table.views,
-                     tiles,
-                     d.n_tiles,
-                     row,
-                     pairs.tile_bound,
-                     pairs.tile_rows,
-                     outputs,
-                     weight_pitch(dtype, cols),
-                     out,
-                     outputs,
-                     1,
-                     false},
-                    d.stream());
+      PackedRows in = x.codes(dtype, pairs.hopper == HopperPath::same_bits);
+      if (row && pairs.hopper != HopperPath::none) {  // whose copies take neighbouring rows only
+        auto* const gathered = reinterpret_cast<unsigned char*>(d.outer);  // down's output comes later
+        launch_gather_rows({pairs.count, in, row, tensor_blocks(cols), gathered}, d.stream());
+        in = packed_rows(gathered, pairs.count, cols, Rounding::e4m3, in.spread);
+        row = nullptr;
+      }
+      TensorArgs args = {kind,
+                         dtype,
+                         pairs.count,
+                         in,
+                         {},
+                         table.views,
+                         tiles,
+                         d.n_tiles,
+                         row,
+                         pairs.tile_bound,
+                         pairs.tile_rows,
+                         outputs,
+                         weight_pitch(dtype, cols),
+                         out,
+                         outputs,
+                         1,
+                         false};
+      args.fp8_sums = pairs.hopper == HopperPath::fp8_sums;
+      launch_tensor(args, d.stream());
     };
     run(TensorKind::swiglu, table.in.dtype(), h, pair_row, dim, inner, d.inner);
     return run(TensorKind::down, table.down.dtype(), a, nullptr, inner, dim, y);
@@ -117,19 +140,19 @@ void experts(Device* handle, const ExpertsArgs& args) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     if (w.shared.gate) {  // first, because the two use the same scratch
       const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);
-      run_ffn(d, shared, one_for_each(count, on_tensor_cores(d, shared), dim), h,
-              g.shared_intermediate_size(), d.shared);
+      run_ffn(d, shared, cut(d, shared, count, count, dim), h, g.shared_intermediate_size(), d.shared);
     }
-    const auto pairs = static_cast<int32_t>(count * k);
-    // An expert that is touched meets some 2 * pairs / experts rows at most, as a rule.
-    const int32_t tile_rows = on_tensor_cores(d, routed) && count > 8
-                                  ? tensor_tile_rows(2 * pairs / g.n_routed_experts, dim * g.n_routed_experts)
-                                  : kTilePairs;
-    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, tile_rows,
+    const auto n = static_cast<int32_t>(count * k);
+    // An expert that is touched meets some 2 * n / experts rows at most, as a rule; of few rows hardly any
+    // twice.
+    const int32_t meets = count > 8 ? 2 * n / g.n_routed_experts : 1;
+    Pairs pairs = cut(d, routed, n, meets, dim * g.n_routed_experts);
+    pairs.grouped = true;
+    pairs.tile_bound = most_tiles(n, g.n_routed_experts, pairs.tile_rows);
+    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, pairs.tile_rows,
                   d.integers(Act::expert, args.expert, first), d.pair_row, d.pair_of, d.tiles, d.n_tiles},
                  d.stream());
-    run_ffn(d, routed, {true, pairs, tile_rows, most_tiles(pairs, g.n_routed_experts, tile_rows)}, h,
-            g.moe_intermediate_size, d.outer);
+    run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer);
     launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of,
                         d.row_of(Act::expert_weight, args.expert_weight, first),
                         w.shared.gate ? d.shared : nullptr, d.row_of(Act::delta, args.delta, first)},
@@ -143,7 +166,7 @@ void ffn(Device* handle, const FfnArgs& args) {
   const CudaDevice::FfnTable table = table_of(d, args.weights, args.weights, 1);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
-    run_ffn(d, table, one_for_each(count, on_tensor_cores(d, table), g.hidden_size), h, g.intermediate_size,
+    run_ffn(d, table, cut(d, table, count, count, g.hidden_size), h, g.intermediate_size,
             d.row_of(Act::delta, args.delta, first));
   });
 }

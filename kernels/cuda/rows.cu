@@ -100,18 +100,41 @@ __global__ void pack_codes_kernel(PackCodesArgs a) {
     value[i] = first + i < a.cols ? a.x[r * a.x_stride + first + i] : 0;
     amax = fmaxf(amax, fabsf(value[i]));
   }
-  unsigned char* const row = a.out + r * pitch;
+  unsigned char* const row = a.out + r * pitch * (a.spread ? 2 : 1);
   if (e4m3) {
     const float scale = e4m3_scale(warp_max(amax), a.power_of_two);
     uint32_t codes = 0;
     for (int i = 0; i < kPerLane; ++i) codes |= float_to_e4m3(value[i] / scale) << 8 * i;
-    *reinterpret_cast<uint32_t*>(row + first) = codes;
-    if (lane == 0) reinterpret_cast<float*>(a.out + a.rows * pitch)[group] = scale;  // as packed_rows has it
+    auto* const words = reinterpret_cast<uint32_t*>(row);
+    if (a.spread) {
+      const auto half = [&](int i) { return e4m3_to_f16(codes >> 8 * i & 0xFF); };
+      const int64_t to = spread_word(first / kPerLane);
+      words[to] = half(0) | half(1) << 16, words[to + 4] = half(2) | half(3) << 16;
+    } else {
+      words[first / kPerLane] = codes;
+    }
+    // As packed_rows has it.
+    auto* const scales = reinterpret_cast<float*>(a.out + a.rows * pitch * (a.spread ? 2 : 1));
+    if (lane == 0) scales[a.spread ? group % groups * ((a.rows + 3) / 4 * 4) + r : group] = scale;
   } else if (first < width) {
     const auto pair = [&](int i) {
       return float_to_bf16(value[i]) | static_cast<uint32_t>(float_to_bf16(value[i + 1])) << 16;
     };
     *reinterpret_cast<uint2*>(row + 2 * first) = {pair(0), pair(2)};
+  }
+}
+
+// A block of threads a row.
+__global__ void gather_rows_kernel(GatherRowsArgs a) {
+  const int64_t p = blockIdx.x, r = a.row[p];
+  const auto* from = reinterpret_cast<const uint4*>(a.from.data + r * a.from.pitch);
+  auto* to = reinterpret_cast<uint4*>(a.out + p * a.from.pitch);
+  for (int64_t i = threadIdx.x; i < a.from.pitch / 16; i += blockDim.x) to[i] = from[i];
+  auto* const scales = reinterpret_cast<float*>(a.out + a.rows * a.from.pitch);
+  const int64_t pitch = a.from.spread ? (a.rows + 3) / 4 * 4 : a.from.scale_cols;
+  for (int64_t b = threadIdx.x; b < a.blocks; b += blockDim.x) {
+    a.from.spread ? scales[b * pitch + p] = a.from.scale[b * a.from.scale_cols + r]
+                  : scales[p * pitch + b] = a.from.scale[r * a.from.scale_cols + b];
   }
 }
 
@@ -158,6 +181,9 @@ void launch_pack_codes(const PackCodesArgs& a, Stream stream) {
   const int64_t width = a.rounding == Rounding::e4m3 ? pitch : pitch / 2;
   const int64_t groups = a.rows * ((width + kQuantBlock - 1) / kQuantBlock);
   launch(pack_codes_kernel, {blocks_for(groups * kWarp)}, kThreads, 0, stream, a);
+}
+void launch_gather_rows(const GatherRowsArgs& a, Stream stream) {
+  launch(gather_rows_kernel, {a.rows}, kThreads, 0, stream, a);
 }
 void launch_rope_query(const RopeQueryArgs& a, Stream stream) {
   launch(rope_query_kernel, {a.rows}, threads_for(a.heads * a.head_dim), 0, stream, a);

@@ -112,6 +112,7 @@ class Rig {
     logits
   };
   Result run(Op op, const RowSet& set);
+  Device* device() const { return device_; }
 
  private:
   int32_t capacity() const { return w_.setup.rows + 1; }  // one row more than any batch has

@@ -30,7 +30,7 @@ constexpr unsigned char kGuardByte = 0xA5, kPoison = 0xFF;
 
 // A thread of the running block. Its fiber lives on and runs the thread of the same number of later blocks.
 struct Fiber {
-  enum State { ready, at_block_barrier, at_exchange, done } state = done;
+  enum State { ready, at_block_barrier, at_exchange, polling, done } state = done;
   unsigned mask = 0;   // at_exchange
   unsigned phase = 0;  // counts a lane's exchanges: one may come to the next before another has left the last
   ucontext_t start;
@@ -47,6 +47,7 @@ struct Scheduler {
   const std::function<void()>* thread = nullptr;
   unsigned threads = 0, running = 0;
   bool descending = false;
+  bool moved = false;  // whether a thread did something else than poll since all that poll did so
   jmp_buf at;
   ucontext_t context;
   const void* stack = nullptr;  // the scheduler's own, for AddressSanitizer
@@ -103,6 +104,7 @@ void Scheduler::switch_to(unsigned index) {
 void Scheduler::yield(Fiber::State state) {
   Fiber& fiber = *fibers[running];
   fiber.state = state;
+  moved = moved || state != Fiber::polling;
   void* keep = nullptr;
   if (_setjmp(fiber.at) == 0) {
     before_switch(&keep, stack, stack_size);
@@ -151,18 +153,29 @@ void Scheduler::run_block() {
         }
       } while (release_warp(warp));
     }
-    unsigned done = 0, waiting = 0;
+    unsigned done = 0, waiting = 0, polling = 0;
     for (unsigned i = 0; i < threads; ++i) {
       done += fibers[i]->state == Fiber::done;
       waiting += fibers[i]->state == Fiber::at_block_barrier;
+      polling += fibers[i]->state == Fiber::polling;
     }
     if (done == threads) return;
+    if (polling > 0) {
+      if (!moved) die("threads poll for what never comes");
+      moved = false;
+      for (unsigned i = 0; i < threads; ++i) {
+        if (fibers[i]->state == Fiber::polling) fibers[i]->state = Fiber::ready;
+      }
+      continue;
+    }
     if (waiting != threads) die("threads wait where others never come");
     for (unsigned i = 0; i < threads; ++i) fibers[i]->state = Fiber::ready;
   }
 }
 
 }  // namespace
+
+void let_others_run() { scheduler.yield(Fiber::polling); }
 
 void block_barrier() { scheduler.yield(Fiber::at_block_barrier); }
 

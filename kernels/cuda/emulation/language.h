@@ -14,6 +14,8 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define DSV_CLUSTER(blocks)
+#define __grid_constant__
 
 struct Dim3 {
   unsigned x = 0, y = 0, z = 0;
@@ -55,6 +57,15 @@ class Queue {
 };
 
 inline int64_t graph_runs = 0;  // by all runtimes
+
+// A thread that waits for what others do (Hopper's barriers) calls this again and again.
+void let_others_run();
+// A TensorMap (kernels.h): a matrix and the boxes that are copied of it.
+struct EmulatedMap {
+  const unsigned char* data;
+  int64_t rows, cols, row_bytes, box_rows, box_cols, element;  // element: bytes
+  bool swizzled;
+};
 
 // Runs `thread` for every thread of every block.
 void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
@@ -150,6 +161,7 @@ inline unsigned atomicAnd(unsigned* at, unsigned value) {
 
 namespace dsv::cuda {
 
+inline constexpr int kMostCluster = 1;
 inline unsigned char* shared_memory() { return emulation::block_memory; }
 inline int processors() { return 4; }
 inline bool on_hopper() { return false; }

@@ -32,7 +32,8 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     if (!blocks_.empty()) die("device memory was not freed");
   }
 
-  int64_t shared_limit() const override { return emulation::shared_limit; }
+  // "descending" is a Hopper card.
+  int64_t shared_limit() const override { return descending_ ? 227 * 1024 : kPortableShared; }
   const char* description() const override { return descending_ ? "descending" : "ascending"; }
   Stream stream() const override { return static_cast<Queue*>(const_cast<EmulatedRuntime*>(this)); }
   void put(Work work) override { (recording_ ? *recording_ : queue_).push_back(std::move(work)); }
@@ -133,6 +134,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
   }
   void run_one() {
     emulation::set_descending(descending_);
+    emulation::shared_limit = shared_limit();
     const Work work = std::move(queue_.front());
     queue_.pop_front();
     ++done_;

@@ -1,0 +1,264 @@
+// The CUDA linears on Hopper by themselves, emulated, clusters of one block of threads: the bits of the
+// portable kernels, FP8 sums near them; and the input they read.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/formats.h"
+#include "tests/kernels/world.h"
+
+namespace dsv::cuda {
+namespace {
+
+std::vector<float> draw(int64_t n) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> out(static_cast<size_t>(n));
+  for (float& x : out) x = normal(random);
+  return out;
+}
+
+struct Packed {
+  std::vector<unsigned char> memory;
+  PackedRows rows;
+  Packed(const std::vector<float>& x, int32_t n, int64_t cols, bool spread)
+      : memory(static_cast<size_t>(packed_bytes(n, cols))) {
+    launch_pack_codes({n, cols, x.data(), cols, Rounding::e4m3, false, memory.data(), spread}, nullptr);
+    rows = packed_rows(memory.data(), n, cols, Rounding::e4m3, spread);
+  }
+};
+
+// The e4m3 code of column c of a spread row.
+uint16_t spread_code(const PackedRows& x, int64_t r, int64_t c) {
+  // tensor.cuh: of a unit of 64 columns, lane t has 16, of which step j has 4: its columns 2 t, 2 t + 1, and
+  // 8 on.
+  const int64_t unit = c / 64, t = c % 64 / 16, j = c % 16 / 4, i = c % 4;
+  const int64_t k = i / 2 * 8 + 2 * t + i % 2;
+  uint16_t code;
+  std::memcpy(&code, x.data + r * x.pitch + 2 * ((unit * 4 + j) * 16 + k), 2);
+  return code;
+}
+
+void expect_spread(const PackedRows& spread, int64_t r, const PackedRows& plain, int64_t from) {
+  for (int64_t c = 0; c < plain.pitch; ++c) {
+    ASSERT_EQ(spread_code(spread, r, c), e4m3_to_f16(plain.data[from * plain.pitch + c])) << r << ", " << c;
+  }
+  for (int64_t b = 0; b < plain.scale_cols; ++b) {
+    ASSERT_EQ(spread.scale[b * spread.scale_cols + r], plain.scale[from * plain.scale_cols + b])
+        << r << ", " << b;
+  }
+}
+
+TEST(CudaLinear, SpreadRowsAreThePackedOnes) {
+  for (const int32_t n : {1, 7, 33}) {
+    for (const int64_t cols : {40, 128, 300}) {
+      const std::vector<float> x = draw(n * cols);
+      const Packed plain(x, n, cols, false), spread(x, n, cols, true);
+      for (int32_t r = 0; r < n; ++r) expect_spread(spread.rows, r, plain.rows, r);
+    }
+  }
+}
+
+TEST(CudaLinear, RowsAreGathered) {
+  constexpr int32_t kRows = 5;
+  constexpr int64_t kCols = 300;
+  const std::vector<int32_t> row = {3, 0, 0, 4, 2, 1, 3};
+  const auto pairs = static_cast<int32_t>(row.size());
+  const std::vector<float> x = draw(kRows * kCols);
+  const Packed plain(x, kRows, kCols, false);
+  for (const bool spread : {false, true}) {
+    const Packed from(x, kRows, kCols, spread);
+    std::vector<unsigned char> memory(static_cast<size_t>(packed_bytes(pairs, kCols)));
+    launch_gather_rows({pairs, from.rows, row.data(), tensor_blocks(kCols), memory.data()}, nullptr);
+    const PackedRows got = packed_rows(memory.data(), pairs, kCols, Rounding::e4m3, spread);
+    for (int32_t p = 0; p < pairs; ++p) {
+      const int64_t r = row[static_cast<size_t>(p)];
+      if (spread) {
+        expect_spread(got, p, plain.rows, r);
+        continue;
+      }
+      EXPECT_EQ(std::memcmp(got.data + p * got.pitch, plain.rows.data + r * got.pitch,
+                            static_cast<size_t>(got.pitch)),
+                0);
+      EXPECT_EQ(std::memcmp(got.scale + p * got.scale_cols, plain.rows.scale + r * got.scale_cols,
+                            static_cast<size_t>(4 * got.scale_cols)),
+                0);
+    }
+  }
+}
+
+// A weight of random codes and scales.
+struct Matrix {
+  std::vector<unsigned char> data;
+  std::vector<float> scale;
+  WeightView view;
+  Matrix(int64_t rows, int64_t cols, unsigned seed) {
+    std::mt19937 random(seed);
+    const int64_t pitch = weight_pitch(Dtype::f8_e4m3, cols), scale_cols = (cols + 127) / 128;
+    data.resize(static_cast<size_t>(rows * pitch));
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) {
+        const auto code = static_cast<unsigned char>(random());
+        data[static_cast<size_t>(r * pitch + c)] = (code & 0x7F) == 0x7F ? code ^ 1 : code;
+      }
+    }
+    for (int64_t i = 0; i < (rows + 127) / 128 * scale_cols; ++i) {
+      scale.push_back(std::ldexp(1.0f, -static_cast<int>(random() % 5)));
+    }
+    view = {data.data(), scale.data(), rows, cols, pitch, static_cast<int32_t>(scale_cols), Dtype::f8_e4m3};
+  }
+};
+
+// Most shared memory, as on Hopper, for as long as this lives.
+struct HopperShared {
+  HopperShared() { emulation::shared_limit = 227 * 1024; }
+  ~HopperShared() { emulation::shared_limit = kPortableShared; }
+};
+
+void expect_same(const std::vector<float>& got, const std::vector<float>& want, int64_t outputs,
+                 const char* what) {
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    ASSERT_EQ(std::memcmp(&got[i], &want[i], 4), 0)
+        << what << ": row " << static_cast<int64_t>(i) / outputs << " output "
+        << static_cast<int64_t>(i) % outputs << ": " << got[i] << ", not " << want[i];
+  }
+}
+// Emulated FP8 sums are f32 sums in another order: some 1000 terms, each rounded to 2^-24 of the sum so far.
+void expect_near(const std::vector<float>& got, const std::vector<float>& want, const char* what) {
+  float largest = 0;
+  for (const float x : want) largest = std::max(largest, std::fabs(x));
+  for (size_t i = 0; i < got.size(); ++i)
+    ASSERT_NEAR(got[i], want[i], 0x1p-14f * largest) << what << " " << i;
+}
+
+TEST(CudaLinear, LinearsOnHopperHaveTheSameBits) {
+  const HopperShared shared;
+  for (const auto& [outputs, cols] : {std::pair<int64_t, int64_t>{72, 200}, {130, 600}, {300, 1000}}) {
+    const Matrix w(outputs, cols, 1);
+    for (const int32_t rows : {1, 65, 129}) {
+      const std::vector<float> x = draw(rows * cols);
+      const Packed plain(x, rows, cols, false), spread(x, rows, cols, true);
+      const auto run = [&](const PackedRows& in, int32_t tile_rows, const auto& launch) {
+        std::vector<float> y(static_cast<size_t>(rows * outputs), NAN);
+        TensorArgs args = {};
+        args.dtype = Dtype::f8_e4m3, args.rows = rows, args.x = in, args.weight = w.view;
+        args.tile_bound = (rows + tile_rows - 1) / tile_rows, args.tile_rows = tile_rows;
+        args.outputs = outputs, args.pitch = w.view.pitch, args.y = y.data(), args.y_stride = outputs,
+        args.factor = 0.75f;
+        launch(args);
+        return y;
+      };
+      const std::vector<float> want =
+          run(plain.rows, 8, [](const TensorArgs& a) { launch_tensor(a, nullptr); });
+      expect_same(
+          run(spread.rows, kWgmmaRows, [](const TensorArgs& a) { launch_tensor_wgmma_as(a, nullptr, 0); }),
+          want, outputs, "one after another");
+      expect_same(run(spread.rows, kWgmmaRows,
+                      [](const TensorArgs& a) {
+                        launch_tensor_wgmma_as(a, nullptr, wgmma_takes_side_by_side(a, 1) ? 1 : 0);
+                      }),
+                  want, outputs, "side by side");
+      expect_near(run(plain.rows, kFp8Rows, [](const TensorArgs& a) { launch_tensor_fp8(a, nullptr); }), want,
+                  "FP8 sums");
+    }
+  }
+}
+
+TEST(CudaLinear, ExpertsOnHopperHaveTheSameBits) {
+  const HopperShared shared;
+  constexpr int32_t kExperts = 3;
+  constexpr int64_t kInner = 140, kDim = 200;
+  std::vector<Matrix> gates, ups, downs;
+  std::vector<FfnView> ffns;
+  for (unsigned e = 0; e < kExperts; ++e) {
+    gates.emplace_back(kInner, kDim, 10 + e);
+    ups.emplace_back(kInner, kDim, 20 + e);
+    downs.emplace_back(kDim, kInner, 30 + e);
+  }
+  for (size_t e = 0; e < kExperts; ++e) {
+    ffns.push_back({gates[e].view, ups[e].view, downs[e].view, weight_map(gates[e].view),
+                    weight_map(ups[e].view), weight_map(downs[e].view)});
+  }
+  // Tiles that begin anywhere.
+  const std::vector<int32_t> counts = {67, 2, 129};
+  int32_t pairs = 0;
+  for (const int32_t count : counts) pairs += count;
+  const auto tiles_of = [&](int32_t rows) {
+    std::vector<ExpertTile> tiles;
+    int32_t begin = 0;
+    for (int32_t e = 0; e < kExperts; ++e) {
+      const int32_t end = begin + counts[static_cast<size_t>(e)];
+      for (; begin < end; begin += rows) tiles.push_back({e, begin, std::min(rows, end - begin)});
+      begin = end;
+    }
+    return tiles;
+  };
+  for (const bool swiglu : {true, false}) {
+    const int64_t outputs = swiglu ? kInner : kDim, cols = swiglu ? kDim : kInner;
+    const std::vector<float> x = draw(pairs * cols);
+    const Packed plain(x, pairs, cols, false), spread(x, pairs, cols, true);
+    const auto run = [&](const PackedRows& in, int32_t tile_rows, const auto& launch) {
+      const std::vector<ExpertTile> tiles = tiles_of(tile_rows);
+      const auto n = static_cast<int32_t>(tiles.size());
+      std::vector<float> y(static_cast<size_t>(pairs * outputs), NAN);
+      TensorArgs args = {};
+      args.kind = swiglu ? TensorKind::swiglu : TensorKind::down, args.dtype = Dtype::f8_e4m3,
+      args.rows = pairs;
+      args.x = in, args.ffn = ffns.data(), args.tiles = tiles.data(), args.n_tiles = &n;
+      args.tile_bound = n, args.tile_rows = tile_rows, args.outputs = outputs;
+      args.pitch = weight_pitch(Dtype::f8_e4m3, cols), args.y = y.data(), args.y_stride = outputs,
+      args.factor = 1;
+      launch(args);
+      return y;
+    };
+    const std::vector<float> want =
+        run(plain.rows, 8, [](const TensorArgs& a) { launch_tensor(a, nullptr); });
+    expect_same(run(spread.rows, kWgmmaRows, [](const TensorArgs& a) { launch_tensor(a, nullptr); }), want,
+                outputs, swiglu ? "swiglu" : "down");
+    expect_near(run(plain.rows, kFp8Rows, [](const TensorArgs& a) { launch_tensor_fp8(a, nullptr); }), want,
+                swiglu ? "swiglu, FP8 sums" : "down, FP8 sums");
+  }
+}
+
+// Whole ops with and without FP8 sums: near each other, and the same again.
+TEST(CudaLinear, FastIsNearAndRepeatable) {
+  test::Setup setup;
+  setup.precision = Precision::official, setup.dtype = Dtype::f8_e4m3, setup.rows = 129;
+  Geometry& g = setup.geometry;
+  g.vocab_size = 90, g.hidden_size = 200, g.num_layers = 2, g.num_heads = 4;
+  g.q_lora_rank = 36, g.kv_lora_rank = 40, g.qk_nope_head_dim = 24, g.qk_rope_head_dim = 8, g.v_head_dim = 20;
+  g.intermediate_size = 136, g.moe_intermediate_size = 140;
+  g.n_routed_experts = 4, g.n_shared_experts = 1, g.num_experts_per_tok = 3, g.n_group = g.topk_group = 1;
+  g.softmax_scale = 1 / std::sqrt(32.0);
+  g.inv_freq = {1, 0.1, 0.01, 0.001};
+  const test::World world(setup);
+  using Op = test::Rig::Op;
+  for (const Op op : {Op::attn_in, Op::experts, Op::ffn}) {
+    test::Rig same(world, cuda_ops(), "descending", 1), fast(world, cuda_ops(), "descending", 1);
+    cuda_device(fast.device()).options.fast = true;
+    const test::Result want = same.run(op, world.all()), got = fast.run(op, world.all()),
+                       again = fast.run(op, world.all());
+    bool differ = false;
+    for (const auto& [act, values] : want.act) {
+      const std::vector<float>& other = got.act.at(act);
+      float largest = 0;
+      for (const float x : values) largest = std::max(largest, std::fabs(x));
+      for (size_t i = 0; i < values.size(); ++i) {
+        // A rounding to e4m3 on the way may fall on the other side: 2^-4 of one term of hundreds.
+        ASSERT_NEAR(other[i], values[i], 0x1p-6f * largest) << static_cast<int>(op) << " " << i;
+        differ = differ || other[i] != values[i];
+      }
+      EXPECT_EQ(std::memcmp(again.act.at(act).data(), other.data(), 4 * other.size()), 0);
+    }
+    EXPECT_TRUE(differ) << "the other kernels ran";
+  }
+}
+
+}  // namespace
+}  // namespace dsv::cuda
