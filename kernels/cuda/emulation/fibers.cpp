@@ -30,8 +30,9 @@ constexpr unsigned char kGuardByte = 0xA5, kPoison = 0xFF;
 
 // A thread of the running block. Its fiber lives on and runs the thread of the same number of later blocks.
 struct Fiber {
-  enum State { ready, at_block_barrier, at_exchange, done } state = done;
-  unsigned mask = 0;   // at_exchange
+  enum State { ready, at_block_barrier, at_exchange, polling, done } state = done;
+  const std::function<bool()>* until = nullptr;  // polling
+  unsigned mask = 0;                             // at_exchange
   unsigned phase = 0;  // counts a lane's exchanges: one may come to the next before another has left the last
   ucontext_t start;
   jmp_buf at;
@@ -56,6 +57,11 @@ struct Scheduler {
   void switch_to(unsigned index);
   void yield(Fiber::State state);
   bool release_warp(unsigned warp);
+
+  struct Named {
+    int here = 0;
+    int64_t met = 0;
+  } named[16];  // barriers of the running block
 };
 Scheduler scheduler;
 
@@ -140,6 +146,7 @@ void Scheduler::run_block() {
     fibers[i]->state = Fiber::ready;
     fibers[i]->phase = 0;
   }
+  for (Named& barrier : named) barrier = {};
   for (;;) {
     for (unsigned w = 0; w < warps; ++w) {
       const unsigned warp = descending ? warps - 1 - w : w, first = warp * kWarp;
@@ -151,6 +158,13 @@ void Scheduler::run_block() {
         }
       } while (release_warp(warp));
     }
+    bool more = false;
+    for (unsigned i = 0; i < threads; ++i) {
+      if (fibers[i]->state != Fiber::polling || !(*fibers[i]->until)()) continue;
+      fibers[i]->state = Fiber::ready;
+      more = true;
+    }
+    if (more) continue;
     unsigned done = 0, waiting = 0;
     for (unsigned i = 0; i < threads; ++i) {
       done += fibers[i]->state == Fiber::done;
@@ -163,6 +177,24 @@ void Scheduler::run_block() {
 }
 
 }  // namespace
+
+void wait_until(const std::function<bool()>& done) {
+  if (done()) return;
+  Scheduler& s = scheduler;
+  s.fibers[s.running]->until = &done;
+  s.yield(Fiber::polling);
+}
+
+void named_barrier(int name, int threads) {
+  Scheduler::Named& barrier = scheduler.named[name];
+  const int64_t met = barrier.met;
+  if (++barrier.here == threads) {
+    barrier.here = 0;
+    ++barrier.met;
+  } else {
+    wait_until([&] { return barrier.met > met; });
+  }
+}
 
 void block_barrier() { scheduler.yield(Fiber::at_block_barrier); }
 
