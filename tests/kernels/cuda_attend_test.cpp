@@ -1,6 +1,6 @@
 // The tensor-core attention kernels by themselves, emulated: shapes that the conformance list's geometries do
 // not reach. A row comes out the same bits in one block, split, alone, whether 16 or 32 heads share a block,
-// and with more shared memory.
+// and with more shared memory; and on Hopper, by its own kernels.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -200,6 +200,9 @@ TEST(CudaAttend, SplitsOfManyTiles) { check({2, 1, 0, 2300, {}}); }
 
 TEST(CudaAttend, HopperOneTile) { check_wgmma({2, 33, 65, 700, {1, 63}}); }
 TEST(CudaAttend, HopperSomeTiles) { check_wgmma({2, 70, 333, 900, {333, 65}}); }
+// More rows: wider blocks of values.
+TEST(CudaAttend, HopperFiveRows) { check_wgmma({5, 40, 200, 300, {200, 1, 129}}); }
+TEST(CudaAttend, HopperManyRows) { check_wgmma({17, 33, 66, 300, {66, 3, 64}}); }
 
 TEST(CudaAttend, QueriesOfAnySize) {
   Case c(3, 4, 64, 100, {64});
