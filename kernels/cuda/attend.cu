@@ -146,8 +146,16 @@ int64_t attend_shared_bytes(int64_t rank, int64_t rope) {
               3 * kAttendHeads);
 }
 
+bool attend_prefers_splits(const AttendRowsArgs& a) {
+  // A third of a GPU would be busy without, or half of it on Hopper.
+  return attend_wgmma(a) && on_hopper() ? a.rows * ((a.heads + 63) / 64) <= 72
+                                        : a.rows * ((a.heads + 15) / 16) <= 47;
+}
+
 void launch_attend(const AttendRowsArgs& a, Stream stream) {
-  if (attend_mma(a.cache.official, a.cache.rank, a.cache.rope)) return launch_attend_mma(a, stream);
+  if (attend_mma(a.cache.official, a.cache.rank, a.cache.rope)) {
+    return attend_wgmma(a) && on_hopper() ? launch_attend_wgmma(a, stream) : launch_attend_mma(a, stream);
+  }
   launch(attend_kernel, {(a.heads + kAttendHeads - 1) / kAttendHeads, a.splits, a.rows}, kThreads,
          attend_shared_bytes(a.cache.rank, a.cache.rope), stream, a);
   launch(combine_kernel, {a.heads, a.rows}, kThreads, 0, stream, a);

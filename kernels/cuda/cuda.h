@@ -11,6 +11,7 @@ inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 // Blocks of a launch. An empty grid is no work.
 struct Grid {
   int64_t x = 1, y = 1, z = 1;
+  bool early = false;  // may begin before the launch before it has ended, and waits for that itself: Hopper
 };
 
 }  // namespace dsv::cuda
@@ -75,11 +76,18 @@ void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, 
                          static_cast<int>(shared_bytes));
   }
   void* arguments[] = {&args};
-  cudaLaunchKernel(
-      function,
-      dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z)),
-      dim3(static_cast<unsigned>(threads)), arguments, static_cast<size_t>(shared_bytes),
-      static_cast<cudaStream_t>(stream));
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim =
+      dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &early;
+  config.numAttrs = grid.early;
+  cudaLaunchKernelExC(&config, function, arguments);
 }
 
 }  // namespace dsv::cuda

@@ -60,7 +60,7 @@ inline void barrier_expect(uint32_t at, uint32_t bytes) {
   barrier_arrive(at);
 }
 inline void barrier_wait(uint32_t at, uint32_t parity) {
-  while (barrier_at(at).phase == parity) emulation::let_others_run();
+  emulation::wait_until([&] { return barrier_at(at).phase != parity; });
 }
 
 // Clusters are of one block.

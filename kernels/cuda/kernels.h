@@ -325,8 +325,6 @@ inline constexpr int32_t attend_mma_split(int32_t n) {
 // Up to this number of positions a split is one tile, and one block gets the bits for a whole row that the
 // splits get.
 inline constexpr int32_t kAttendMmaFold = kMostSplits * kAttendMmaTile;
-// Most rows of which each is split although one block could have it: a third of a GPU would be busy without.
-inline constexpr int32_t attend_mma_split_rows(int32_t heads) { return 47 / ((heads + 15) / 16); }
 
 struct AttendRowsArgs {
   int32_t rows, heads;
@@ -335,21 +333,32 @@ struct AttendRowsArgs {
   const int32_t* selected;    // [R, topk]; or null: every position up to the row's own
   const int32_t* n_selected;  // [R]; null with selected
   int32_t topk;
-  int32_t
-      splits;  // that a row has at most. attend_mma: or 1, if no row has more than kAttendMmaFold positions
+  int32_t splits;  // that a row has at most. attend_mma and attend_wgmma: or 1, if no row has more than
+                   // kAttendMmaFold positions
   const float* q;  // [R, heads * head_dim]; its last rope values of a head are used
   int64_t head_dim;
   const void* q_abs;  // [R, heads, rank], f32. attend_mma: bf16
   float softmax_scale;
   // f32, [R, splits, heads, rank + 2]: sum of e^(s - m) c, then m, then the sum of e^(s - m). attend_mma: the
   // sums, [R, splits, heads, rank], then what belongs to them, [R, splits, heads, 2]; unused if splits is 1.
+  // attend_wgmma: weights and what belongs to them, heads made up to multiples of 64.
   float* partial;
   bool to_bf16;
   float* mixed;                            // out [R, heads, padded(rank)]: softmax-weighted latents, packed
-  int64_t shared_limit = kPortableShared;  // shared memory that a block can have; for speed only
+  int64_t shared_limit = kPortableShared;  // shared memory that a block can have
 };
 void launch_attend(const AttendRowsArgs&, Stream);
+// Whether a launch's rows, each of which one block could have, are faster if they are split.
+bool attend_prefers_splits(const AttendRowsArgs&);
 void launch_attend_mma(const AttendRowsArgs&, Stream);
+// Hopper's own, attend_wgmma.cu: for selected positions that fit into kAttendMmaFold, and heads that fill
+// blocks of 64 at least by half. So which kernel takes a row is up to the model and the GPU, not to the
+// batch. It has a smaller use for `partial`: a row needs less than a seventh of what it does in attend_mma.
+inline constexpr int64_t kAttendWgmmaShared = 226 * 1024;
+inline bool attend_wgmma(const AttendRowsArgs& a) {
+  return a.selected && a.topk <= kAttendMmaFold && a.heads > 32 && a.shared_limit >= kAttendWgmmaShared;
+}
+void launch_attend_wgmma(const AttendRowsArgs&, Stream);
 int64_t attend_shared_bytes(int64_t rank, int64_t rope);
 
 // ------------------------------------------------------------------------------------- route.cu

@@ -52,19 +52,31 @@ void attend(Device* handle, const AttendArgs& args) {
   const int32_t most = args.selected ? g.index_topk : d.longest(args.rows.first, args.rows.count);
   const bool mma = attend_mma(d.official(), rank, g.qk_rope_head_dim), whole = mma && most <= kAttendMmaFold;
   for_tiles(args.rows, whole ? d.tile.attend : d.tile.split, [&](int32_t first, int32_t count) {
-    const int32_t splits = whole && count > attend_mma_split_rows(g.num_heads)
-                               ? 1
-                               : attend_most_splits(std::min(most, d.options.max_context));
-    const int32_t* selected = args.selected ? d.integers(Act::selected, args.selected, first) : nullptr;
-    const int32_t* n_selected = args.selected ? d.integers(Act::n_selected, args.n_selected, first) : nullptr;
-    const float* q = d.row_of(Act::q, args.q, first);
-    launch_absorb({count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), q, d.official(),
-                   mma, d.q_abs},
+    AttendRowsArgs rows{};
+    rows.rows = count;
+    rows.heads = g.num_heads;
+    rows.step = d.step(first);
+    rows.cache = d.cache(args.layer);
+    if (args.selected) {
+      rows.selected = d.integers(Act::selected, args.selected, first);
+      rows.n_selected = d.integers(Act::n_selected, args.n_selected, first);
+    }
+    rows.topk = g.index_topk;
+    rows.splits = attend_most_splits(std::min(most, d.options.max_context));
+    rows.q = d.row_of(Act::q, args.q, first);
+    rows.head_dim = g.qk_head_dim();
+    rows.q_abs = d.q_abs;
+    rows.softmax_scale = static_cast<float>(g.softmax_scale);
+    rows.partial = d.partial;
+    rows.to_bf16 = d.official();
+    rows.mixed = d.mixed;
+    rows.shared_limit = d.runtime->shared_limit();
+    // `partial` is for tile.split rows of attend_mma, or seven times as many of attend_wgmma.
+    if (whole && (count > 7 * d.tile.split || !attend_prefers_splits(rows))) rows.splits = 1;
+    launch_absorb({count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), rows.q,
+                   d.official(), mma, d.q_abs},
                   d.stream());
-    launch_attend({count, g.num_heads, d.step(first), d.cache(args.layer), selected, n_selected, g.index_topk,
-                   splits, q, g.qk_head_dim(), d.q_abs, static_cast<float>(g.softmax_scale), d.partial,
-                   d.official(), d.mixed, d.runtime->shared_limit()},
-                  d.stream());
+    launch_attend(rows, d.stream());
     apply_values(d, args.weights->kv_b, count, d.mixed, d.row_of(Act::heads, args.heads, first));
   });
 }

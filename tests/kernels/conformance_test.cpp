@@ -166,6 +166,11 @@ std::vector<Setup> setups() {
     add("dense_bf16", dense(), precision, Dtype::bf16, 33);
     add("released_heads7", released(7, 16), precision, Dtype::f8_e4m3, 20);
     add("released_heads128", released(128, 64), precision, Dtype::f8_e4m3, 2);
+    if (precision == Precision::exact) continue;
+    // Rows enough for a GPU to give each to one block (or two), where pieces of the batch are split.
+    Geometry many = released(70, 16);
+    many.index_topk = 150;
+    add("released_many", many, precision, Dtype::f8_e4m3, 40);
   }
   return out;
 }

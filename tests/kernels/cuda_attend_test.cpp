@@ -1,6 +1,6 @@
 // The tensor-core attention kernels by themselves, emulated: shapes that the conformance list's geometries do
 // not reach. A row comes out the same bits in one block, split, alone, whether 16 or 32 heads share a block,
-// and with more shared memory.
+// and with more shared memory; and on Hopper, by its own kernels.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -172,12 +172,37 @@ void check(Case c) {
   if (most <= kAttendMmaFold) same_rows(c.run(1, 0, c.rows), split, 0);
 }
 
+// Hopper's kernels: split, whole, and a row alone.
+void check_wgmma(Case c) {
+  emulation::hopper = true;
+  emulation::shared_limit = 227 * 1024;
+  const int32_t splits = attend_most_splits(c.topk);
+  const std::vector<float> split = c.run(splits, 0, c.rows);
+  for (const int32_t r : {0, c.rows - 1}) {
+    for (const int32_t h : {0, 7, c.heads / 2, c.heads - 1})
+      c.expect(r, h, split.data() + (r * c.heads + h) * kRank);
+  }
+  same_rows(c.run(1, 0, c.rows), split, 0);
+  set_descending(true);
+  same_rows(c.run(1, 0, c.rows), split, 0);
+  same_rows(c.run(splits, c.rows - 1, 1), split, static_cast<size_t>((c.rows - 1) * c.heads) * kRank);
+  set_descending(false);
+  emulation::shared_limit = kPortableShared;
+  emulation::hopper = false;
+}
+
 TEST(CudaAttend, OneTileAndItsEdges) { check({6, 4, 65, 700, {1, 63, 64, 65, 8, 9}}); }
 TEST(CudaAttend, ManyTiles) { check({2, 16, 300, 900, {300, 131}}); }
 TEST(CudaAttend, AllSelected) { check({1, 3, 2048, 2300, {2048}}); }
 TEST(CudaAttend, WiderBlocks) { check({2, 37, 2048, 600, {200, 129}}); }  // 32 heads a block if split
 TEST(CudaAttend, AllPositions) { check({3, 1, 0, 200, {}}); }
 TEST(CudaAttend, SplitsOfManyTiles) { check({2, 1, 0, 2300, {}}); }
+
+TEST(CudaAttend, HopperOneTile) { check_wgmma({2, 33, 65, 700, {1, 63}}); }
+TEST(CudaAttend, HopperSomeTiles) { check_wgmma({2, 70, 333, 900, {333, 65}}); }
+// More rows: wider blocks of values.
+TEST(CudaAttend, HopperFiveRows) { check_wgmma({5, 40, 200, 300, {200, 1, 129}}); }
+TEST(CudaAttend, HopperManyRows) { check_wgmma({17, 33, 66, 300, {66, 3, 64}}); }
 
 TEST(CudaAttend, QueriesOfAnySize) {
   Case c(3, 4, 64, 100, {64});

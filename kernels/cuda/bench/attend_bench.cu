@@ -280,7 +280,8 @@ bool same(const std::vector<float>& a, const std::vector<float>& b, size_t n) {
   return std::memcmp(a.data(), b.data(), n * 4) == 0;
 }
 
-// Whole, split, portable, and the first row alone.
+// Whole, split and the first row alone, by the kernels that a launch takes on this GPU, and by attend_mma's
+// with much and with little shared memory.
 void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads, int32_t topk,
                  int32_t context, const std::vector<int32_t>& n, bool all = false) {
   const std::string name = std::to_string(heads) + " heads, " + std::to_string(rows) + " rows, n " +
@@ -292,35 +293,35 @@ void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads
                      most * sizeof(double)>>>(b.args(1, all), expected.get(), size.get());
   finish("the reference");
   const auto want = expected.host(), scale = size.host();
-  launch_attend(b.args(attend_most_splits(most), all), nullptr);
-  finish("split");
-  const auto split = b.mixed.host();
-  const double error = worst_error(split, want, scale);
-  report(error <= 1, name + ": error " + std::to_string(error) + " of the limit, split");
-  double whole_error = 0;
-  if (most <= kAttendMmaFold) {
+  const auto run = [&](void (*launch)(const AttendRowsArgs&, Stream), const AttendRowsArgs& args) {
     check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
-    launch_attend(b.args(1, all), nullptr);
-    finish("whole");
-    const auto whole = b.mixed.host();
-    whole_error = worst_error(whole, want, scale);
-    report(whole_error <= 1, name + ": error " + std::to_string(whole_error) + " of the limit, whole");
-    report(same(whole, split, whole.size()), name + ": whole and split differ in bits");
+    launch(args, nullptr);
+    finish(name.c_str());
+    return b.mixed.host();
+  };
+  const int32_t splits = attend_most_splits(most);
+  double errors[2];
+  for (const bool mma : {false, true}) {
+    const auto launch = mma ? launch_attend_mma : launch_attend;
+    const std::string which = name + (mma ? ", mma: " : ": ");
+    const auto split = run(launch, b.args(splits, all));
+    double& error = errors[mma] = worst_error(split, want, scale);
+    report(error <= 1, which + "error " + std::to_string(error) + " of the limit");
+    if (most <= kAttendMmaFold) {
+      const auto whole = run(launch, b.args(1, all));
+      report(same(whole, split, whole.size()), which + "whole and split differ in bits");
+    }
+    AttendRowsArgs alone = b.args(splits, all);
+    alone.rows = 1;
+    report(same(run(launch, alone), split, static_cast<size_t>(heads) * kRank),
+           which + "the first row alone differs in bits");
+    if (mma) {
+      const int32_t forms = most <= kAttendMmaFold ? 1 : splits;
+      report(same(run(launch, b.args(forms, all, kPortableShared)), split, split.size()),
+             which + "the portable form differs in bits");
+    }
   }
-  check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
-  launch_attend(b.args(most <= kAttendMmaFold ? 1 : kMostSplits, all, kPortableShared), nullptr);
-  finish("portable");
-  const auto portable = b.mixed.host();
-  report(same(portable, split, portable.size()), name + ": the portable form differs in bits");
-  check(cudaMemset(b.mixed.get(), 0xFF, static_cast<size_t>(b.mixed.size()) * 4), "cudaMemset");
-  AttendRowsArgs alone = b.args(attend_most_splits(most), all);
-  alone.rows = 1;
-  launch_attend(alone, nullptr);
-  finish("alone");
-  const auto first = b.mixed.host();
-  report(same(first, split, static_cast<size_t>(heads) * kRank),
-         name + ": the first row alone differs in bits");
-  std::printf("  %-48s error %.3f (split) %.3f (whole) of the limit\n", name.c_str(), error, whole_error);
+  std::printf("  %-48s error %.3f, mma %.3f of the limit\n", name.c_str(), errors[0], errors[1]);
 }
 
 __global__ void absorb_reference(AbsorbArgs a, float* out) {

@@ -31,7 +31,8 @@ constexpr unsigned char kGuardByte = 0xA5, kPoison = 0xFF;
 // A thread of the running block. Its fiber lives on and runs the thread of the same number of later blocks.
 struct Fiber {
   enum State { ready, at_block_barrier, at_exchange, polling, done } state = done;
-  unsigned mask = 0;   // at_exchange
+  const std::function<bool()>* until = nullptr;  // polling
+  unsigned mask = 0;                             // at_exchange
   unsigned phase = 0;  // counts a lane's exchanges: one may come to the next before another has left the last
   ucontext_t start;
   jmp_buf at;
@@ -47,7 +48,6 @@ struct Scheduler {
   const std::function<void()>* thread = nullptr;
   unsigned threads = 0, running = 0;
   bool descending = false;
-  bool moved = false;  // whether a thread did something else than poll since all that poll did so
   jmp_buf at;
   ucontext_t context;
   const void* stack = nullptr;  // the scheduler's own, for AddressSanitizer
@@ -57,6 +57,11 @@ struct Scheduler {
   void switch_to(unsigned index);
   void yield(Fiber::State state);
   bool release_warp(unsigned warp);
+
+  struct Named {
+    int here = 0;
+    int64_t met = 0;
+  } named[16];  // barriers of the running block
 };
 Scheduler scheduler;
 
@@ -104,7 +109,6 @@ void Scheduler::switch_to(unsigned index) {
 void Scheduler::yield(Fiber::State state) {
   Fiber& fiber = *fibers[running];
   fiber.state = state;
-  moved = moved || state != Fiber::polling;
   void* keep = nullptr;
   if (_setjmp(fiber.at) == 0) {
     before_switch(&keep, stack, stack_size);
@@ -142,6 +146,7 @@ void Scheduler::run_block() {
     fibers[i]->state = Fiber::ready;
     fibers[i]->phase = 0;
   }
+  for (Named& barrier : named) barrier = {};
   for (;;) {
     for (unsigned w = 0; w < warps; ++w) {
       const unsigned warp = descending ? warps - 1 - w : w, first = warp * kWarp;
@@ -153,21 +158,19 @@ void Scheduler::run_block() {
         }
       } while (release_warp(warp));
     }
-    unsigned done = 0, waiting = 0, polling = 0;
+    bool more = false;
+    for (unsigned i = 0; i < threads; ++i) {
+      if (fibers[i]->state != Fiber::polling || !(*fibers[i]->until)()) continue;
+      fibers[i]->state = Fiber::ready;
+      more = true;
+    }
+    if (more) continue;
+    unsigned done = 0, waiting = 0;
     for (unsigned i = 0; i < threads; ++i) {
       done += fibers[i]->state == Fiber::done;
       waiting += fibers[i]->state == Fiber::at_block_barrier;
-      polling += fibers[i]->state == Fiber::polling;
     }
     if (done == threads) return;
-    if (polling > 0) {
-      if (!moved) die("threads poll for what never comes");
-      moved = false;
-      for (unsigned i = 0; i < threads; ++i) {
-        if (fibers[i]->state == Fiber::polling) fibers[i]->state = Fiber::ready;
-      }
-      continue;
-    }
     if (waiting != threads) die("threads wait where others never come");
     for (unsigned i = 0; i < threads; ++i) fibers[i]->state = Fiber::ready;
   }
@@ -175,7 +178,23 @@ void Scheduler::run_block() {
 
 }  // namespace
 
-void let_others_run() { scheduler.yield(Fiber::polling); }
+void wait_until(const std::function<bool()>& done) {
+  if (done()) return;
+  Scheduler& s = scheduler;
+  s.fibers[s.running]->until = &done;
+  s.yield(Fiber::polling);
+}
+
+void named_barrier(int name, int threads) {
+  Scheduler::Named& barrier = scheduler.named[name];
+  const int64_t met = barrier.met;
+  if (++barrier.here == threads) {
+    barrier.here = 0;
+    ++barrier.met;
+  } else {
+    wait_until([&] { return barrier.met > met; });
+  }
+}
 
 void block_barrier() { scheduler.yield(Fiber::at_block_barrier); }
 

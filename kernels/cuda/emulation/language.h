@@ -46,6 +46,10 @@ const uint32_t* exchange(unsigned mask, uint32_t value);
 inline constexpr int kWide = 8;
 const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count))[kWide];
 
+// Waits until `done` says so, which other threads of the block bring about.
+void wait_until(const std::function<bool()>& done);
+// Barrier `name` (1 to 15) of `threads` threads of the block.
+void named_barrier(int name, int threads);
 // What a Stream points to here: work that is enqueued. It runs later, so that host code that counts on an
 // earlier end is found out.
 class Queue {
@@ -58,8 +62,6 @@ class Queue {
 
 inline int64_t graph_runs = 0;  // by all runtimes
 
-// A thread that waits for what others do (Hopper's barriers) calls this again and again.
-void let_others_run();
 // A TensorMap (kernels.h): a matrix and the boxes that are copied of it.
 struct EmulatedMap {
   const unsigned char* data;
@@ -71,6 +73,8 @@ struct EmulatedMap {
 void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
 // Shared memory that a block can have.
 inline int64_t shared_limit = 99 * 1024;
+// Whether kernels for Hopper are taken; tests set it.
+inline bool hopper = false;
 // Descending: blocks and threads run from the last to the first.
 void set_descending(bool descending);
 
@@ -124,6 +128,14 @@ T __shfl_up_sync(unsigned mask, T value, unsigned lanes) {
   if (threadIdx.x % 32 >= lanes) std::memcpy(&value, &all[threadIdx.x % 32 - lanes], 4);
   return value;
 }
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
+  const uint32_t* all = ::dsv::cuda::emulation::exchange(mask, value);
+  unsigned out = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if (mask >> lane & 1) out = out > all[lane] ? out : all[lane];
+  }
+  return out;
+}
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
   const uint32_t* all = ::dsv::cuda::emulation::exchange(mask, predicate != 0);
   unsigned out = 0;
@@ -164,7 +176,7 @@ namespace dsv::cuda {
 inline constexpr int kMostCluster = 1;
 inline unsigned char* shared_memory() { return emulation::block_memory; }
 inline int processors() { return 4; }
-inline bool on_hopper() { return false; }
+inline bool on_hopper() { return emulation::hopper; }
 
 template <class Args>
 void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream stream, Args args) {
