@@ -47,8 +47,7 @@ int32_t draw(const Row& row, uint64_t part, int32_t count, F&& id_of) {
 int32_t keep_first(const Row& row, const SampleRow& how, int32_t* order) {
   int32_t all = 0;
   for (int32_t id = 0; id < row.vocab; ++id) {
-    order[all] = id;
-    all += row.weight(id) > 0;
+    if (row.weight(id) > 0) order[all++] = id;
   }
   const auto better = [&](int32_t a, int32_t b) {
     return row.logits[a] != row.logits[b] ? row.logits[a] > row.logits[b] : a < b;
