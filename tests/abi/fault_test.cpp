@@ -263,7 +263,7 @@ TEST_P(Fault, OfTheHostsMemoryIsAStatusEverywhere) {
     ASSERT_EQ(memory.live, 0) << "left behind after allocation " << n << " was refused";
     if (!memory.fault.struck()) break;
   }
-  EXPECT_GT(n, 3);  // the CPU device's one block and its KV pool among them; the reference takes more
+  EXPECT_GT(n, 2);  // the CPU device's one block and its KV pool are all it takes; the reference takes more
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, Fault, ::testing::Values("cpu", "reference"),
