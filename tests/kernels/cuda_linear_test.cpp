@@ -139,7 +139,9 @@ void expect_near(const std::vector<float>& got, const std::vector<float>& want, 
 
 TEST(CudaLinear, LinearsOnHopperHaveTheSameBits) {
   const HopperShared shared;
-  for (const auto& [outputs, cols] : {std::pair<int64_t, int64_t>{72, 200}, {130, 600}, {300, 1000}}) {
+  for (const std::pair<int64_t, int64_t>& shape :
+       {std::pair<int64_t, int64_t>{72, 200}, {130, 600}, {300, 1000}}) {
+    const int64_t outputs = shape.first, cols = shape.second;
     const Matrix w(outputs, cols, 1);
     for (const int32_t rows : {1, 65, 129}) {
       const std::vector<float> x = draw(rows * cols);
