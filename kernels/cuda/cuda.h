@@ -11,7 +11,8 @@ inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 // Blocks of a launch. An empty grid is no work.
 struct Grid {
   int64_t x = 1, y = 1, z = 1;
-  bool early = false;  // may begin before the launch before it has ended, and waits for that itself: Hopper
+  bool early = false;   // may begin before the launch before it has ended, and waits for that itself: Hopper
+  int64_t cluster = 1;  // blocks along x that are a cluster (cluster.cuh): Hopper
 };
 
 }  // namespace dsv::cuda
@@ -76,17 +77,24 @@ void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, 
                          static_cast<int>(shared_bytes));
   }
   void* arguments[] = {&args};
-  cudaLaunchAttribute early;
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2];
+  unsigned n = 0;
+  if (grid.early) {
+    attributes[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[n++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (grid.cluster > 1) {
+    attributes[n].id = cudaLaunchAttributeClusterDimension;
+    attributes[n++].val.clusterDim = {static_cast<unsigned>(grid.cluster), 1, 1};
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim =
       dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = static_cast<cudaStream_t>(stream);
-  config.attrs = &early;
-  config.numAttrs = grid.early;
+  config.attrs = attributes;
+  config.numAttrs = n;
   cudaLaunchKernelExC(&config, function, arguments);
 }
 

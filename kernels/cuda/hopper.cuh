@@ -91,6 +91,15 @@ inline void copy_box(uint32_t shared, const TensorMap* map, int32_t column, int3
   barrier_step(b);
 }
 
+inline void copy_bytes(uint32_t shared, const void* from, uint32_t bytes, uint32_t barrier) {
+  if (shared % 16 != 0 || bytes % 16 != 0) std::abort();
+  memcpy(emulation::block_memory + shared, from, bytes);
+  Barrier& b = barrier_at(barrier);
+  b.bytes -= static_cast<int32_t>(bytes);
+  barrier_step(b);
+}
+inline void group_barrier(int name, int threads) { emulation::named_barrier(name, threads); }
+
 template <int kRegisters>
 void take_registers() {}
 template <int kRegisters>
@@ -103,9 +112,9 @@ void forget(float (&)[kCount]) {}
 struct Product {
   float* sums;
   int count;             // of sums
-  uint32_t a[4][kWarp];  // f16: what the warp's lanes brought
-  const uint32_t* mine;  // .. and where this lane has it still
-  uint64_t a_shared, b;  // descriptors; e4m3 has a in shared memory
+  uint32_t a[4][kWarp];  // what the warp's lanes brought
+  const uint32_t* mine;  // .. and where this lane has it still; null: a is in shared memory
+  uint64_t a_shared, b;  // descriptors
   bool add, e4m3;
 };
 struct Products {
@@ -124,6 +133,7 @@ inline unsigned char operand_byte(uint64_t descriptor, int n, int k) {
   const uint32_t at = start + static_cast<uint32_t>(n * 128 + k);
   return emulation::block_memory[at ^ (at >> 3 & 0x70)];
 }
+inline void fence_for_products() {}
 inline void wgmma_fence() {}
 inline void wgmma_commit() {
   Products& p = products[threadIdx.x];
@@ -136,14 +146,21 @@ void put_product(Product p, float (&sums)[kCount], bool add) {
   products[threadIdx.x].open.push_back(p);
 }
 template <int kCount>
-void wgmma_f16(float (&sums)[kCount], const uint32_t (&a)[4], uint64_t b, int add) {
+void put_product(float (&sums)[kCount], const uint32_t (&a)[4], uint64_t b, int add, bool e4m3) {
   Product p = {};
   for (int i = 0; i < 4; ++i) memcpy(p.a[i], emulation::exchange(kAllLanes, a[i]), sizeof p.a[i]);
-  p.mine = a, p.b = b;
+  p.mine = a, p.b = b, p.e4m3 = e4m3;
   put_product(p, sums, add != 0);
   if (!add) {
     for (float& s : sums) s = NAN;
   }
+}
+template <int kCount>
+void wgmma_f16(float (&sums)[kCount], const uint32_t (&a)[4], uint64_t b, int add) {
+  put_product(sums, a, b, add, false);
+}
+inline void wgmma_e4m3(float (&sums)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+  put_product(sums, a, b, add, true);
 }
 inline void wgmma_e4m3(float (&sums)[64], uint64_t a, uint64_t b, int add) {
   Product p = {};
@@ -159,14 +176,18 @@ inline void compute(const Product& p) {
   const auto half = [](uint32_t word, int which) {
     return f16_to_float(static_cast<uint16_t>(word >> 16 * which));
   };
-  for (int i = 0; i < 4 && !p.e4m3; ++i) {
+  for (int i = 0; i < 4 && p.mine; ++i) {
     if (p.a[i][lane] != p.mine[i]) std::abort();  // a register was written under a product
   }
   for (int i = 0; i < p.count; ++i) {
     const int r = i / 2 % 2, n = i / 4 * 8 + 2 * t + i % 2;
     float sum = p.add ? p.sums[i] : 0;
     for (int k = 0; k < (p.e4m3 ? 32 : 16); ++k) {
-      if (p.e4m3) {
+      if (p.e4m3 && p.mine) {
+        const uint32_t word = p.a[k / 16 * 2 + r][4 * g + k % 16 / 4];
+        sum = fmaf(e4m3_to_float(static_cast<unsigned char>(word >> k % 4 * 8)),
+                   e4m3_to_float(operand_byte(p.b, n, k)), sum);
+      } else if (p.e4m3) {
         const int row = static_cast<int>(threadIdx.x) / kWarp % 4 * 16 + g + 8 * r;
         sum = fmaf(e4m3_to_float(operand_byte(p.a_shared, row, k)), e4m3_to_float(operand_byte(p.b, n, k)),
                    sum);
@@ -290,6 +311,19 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const TensorMap* map, 
       : "memory");
 }
 
+// A piece of memory, like a box. All multiples of 16.
+__device__ __forceinline__ void copy_bytes(uint32_t shared, const void* from, uint32_t bytes,
+                                           uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+// Of `threads` threads that name the same barrier (1 to 15).
+__device__ __forceinline__ void group_barrier(int name, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
 // ------------------------------------------------------------------------------------- products
 
 template <int kRegisters>
@@ -312,6 +346,10 @@ __device__ __forceinline__ void forget(float (&sums)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "=f"(sums[i]));
 }
 
+// What this thread has written to shared memory is there for products, after a barrier of threads.
+__device__ __forceinline__ void fence_for_products() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
@@ -368,6 +406,18 @@ __device__ __forceinline__ void wgmma_f16(float (&d)[32], const uint32_t (&a)[4]
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16"
       " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, 0; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+// d = a b^T + (add ? d : 0): 64 x 64 x 32 of e4m3, a in registers: of rows g and g + 8 the bytes 4 t .. + 3
+// of the first 16, then the same of the others.
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3"
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1; }"
       : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }

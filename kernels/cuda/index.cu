@@ -88,7 +88,8 @@ int64_t index_splits(int64_t tiles, int64_t most, int resident) {
 
 void launch_index_scores(const IndexScoresArgs& a, Stream stream) {
   if (a.path != IndexPath::plain && takes_mma(a)) {
-    const bool hopper = a.path != IndexPath::portable && a.heads > 8 && on_hopper();
+    // wgmma's queries are read 16 bytes at a time.
+    const bool hopper = a.path != IndexPath::portable && a.heads > 8 && a.q_stride % 16 == 0 && on_hopper();
     return hopper ? launch_index_scores_wgmma(a, stream) : launch_index_scores_mma(a, stream);
   }
   constexpr int64_t kFloats = kPageTokens * (kKeyValues + 1) + kHeadTile * kKeyValues + kParts * kPageTokens;

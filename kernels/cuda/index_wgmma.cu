@@ -1,84 +1,63 @@
 // The indexer's scores on Hopper: wgmma with keys in registers and queries in shared memory, of e4m3 as it is
 // stored, or of f16 with f32 sums.
 //
-// Bound: memory for one row (128K positions: 17 MB, 5.8 us at 3 TB/s), mma for many: a page of 64 keys times
-// 64 heads is 128 cycles of a processor's tensor cores, 256 in f16 (2048 rows of 8K, causal: 240 GFLOP, 150
-// us at 1585 TFLOP/s). Beside it a lane adds 32 terms for each row and page, an add and a multiply-add each:
-// 64 cycles of FP32 units, hidden as long as the tensor cores have another product to work on: that of the
-// pair's second row, and those of the other two blocks of the processor. Shared memory: the B operand, 8 KB
-// for 128 cycles, half of its bandwidth. L2: 8 KB for each 8 rows (f16: 4), 8 bytes a cycle and processor, a
-// quarter of its bandwidth.
+// Bound: memory for one row (128K positions: 17 MB, 4.1 us at 4.1 TB/s), mma for many: a page of 64 keys
+// times 64 heads is 128 cycles of a processor's tensor cores, 256 in f16 (2048 rows of 8K, causal: 240 GFLOP,
+// 150 us at 1585 TFLOP/s). Beside it a warp issues some 97 instructions for each row and page, 64 of them an
+// add and a multiply-add for each of a lane's 32 terms: three quarters of a scheduler's time, so that a
+// product has to be on its way while another is summed. Shared memory: the B operand, 8 KB for 128 cycles,
+// half of its bandwidth. L2: a page for each 24 rows (f16: 12).
 //
 // Precision: e4m3 is exact in f16, a product of two is exact in f32. The FP8 tensor core aligns a k32 step's
 // terms and the sum so far to the largest exponent and drops what lies below its 13th binary place, where f32
-// has 23 (coarse_sum in bench/index_bench.cu): the released model's own arithmetic (its indexer multiplies
-// e4m3 on these tensor cores), and a small part of the error of rounding the factors to e4m3.
+// has 23 (coarse_sum in bench/index_check.cu, which gives its bits): the released model's own arithmetic (its
+// indexer multiplies e4m3 on these tensor cores), and a small part of the error of rounding the factors to
+// e4m3. A row's scores have the same bits in every tile with either. That would allow FP8 sums in the
+// deterministic schedule, too; but they are coarser, and no other backend's scores are like them.
 //
 // Order of a score's sum, for every tile and split: the hardware's over K; a lane adds its two heads of each
 // block of 8 in order; then lanes (0 + 2) + (1 + 3) of a quad.
 #include "kernels/cuda/index_tensor.cuh"
+#if defined(DSV_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define DSV_INDEX_CODE 1
+#include "kernels/cuda/hopper.cuh"
+#endif
 
 namespace dsv::cuda {
 namespace {
 
-constexpr int kThreads = 128, kHeads = 64, kSwizzleBytes = 1024;
+constexpr int kGroup = 128, kHeads = 64, kSwizzleBytes = 1024;  // threads of a warpgroup
 // A block of B: 64 heads of 128 bytes of K. e4m3 has one a row, f16 two.
 constexpr int kBlockBytes = kHeads * 128;
 constexpr int query_bytes(bool fp8) { return fp8 ? kBlockBytes : 2 * kBlockBytes; }
-constexpr int most_tile_rows(bool fp8) { return fp8 ? 8 : 4; }
+constexpr int most_tile_rows(bool fp8) { return fp8 ? 24 : 12; }
+constexpr int groups(bool) { return 3; }                       // warpgroups that share a tile's queries
+constexpr int most_together(bool fp8) { return fp8 ? 8 : 4; }  // products in one piece of code
+constexpr int padded_rows(int rows, int together) { return (rows + together - 1) / together * together; }
+constexpr int kRowGroups = 4, kStages = 6;  // of a block of one row, and pages that a group has on their way
 constexpr int64_t shared_bytes(bool fp8, int tile_rows) {
   return kSwizzleBytes + tile_rows * int64_t{query_bytes(fp8) + kHeads * 4 + 4};
 }
-static_assert(3 * shared_bytes(true, most_tile_rows(true)) <= 224 * 1024, "three blocks a processor");
-static_assert(3 * shared_bytes(false, most_tile_rows(false)) <= 224 * 1024, "three blocks a processor");
-
-#if !defined(DSV_CUDA_EMULATION) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+// A block of one row: its queries and weights, then the groups' rings.
+constexpr int64_t row_bytes(bool fp8) { return (shared_bytes(fp8, 1) + 127) / 128 * 128; }
+constexpr int64_t row_shared_bytes(bool fp8) {
+  return row_bytes(fp8) + kRowGroups * kStages * (kIndexPageBytes + 8);
 }
-template <int kPending>
-__device__ __forceinline__ void wgmma_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
+static_assert(row_shared_bytes(false) <= 227 * 1024);
+static_assert(shared_bytes(true, most_tile_rows(true)) <= 227 * 1024);
+static_assert(shared_bytes(false, most_tile_rows(false)) <= 227 * 1024);
 
-// Operand B: rows of 128 bytes in shared memory, the 16-byte chunks of row n swapped by n % 8.
-__device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t address) {
-  return uint64_t{(address & 0x3FFFF) >> 4} | uint64_t{1} << 16 | uint64_t{kSwizzleBytes >> 4} << 32 |
-         uint64_t{1} << 62;
-}
+#ifdef DSV_INDEX_CODE
 
-#define DSV_F8(d, i)                                                                          \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-      "+f"(d[i + 6]), "+f"(d[i + 7])
-
-// d = a b + (add ? d : 0): 64 keys x 64 heads x 32 bytes of K.
-#define DSV_WGMMA(types, rest)                                                                           \
-  asm volatile(                                                                                          \
-      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"                                                         \
-      "wgmma.mma_async.sync.aligned." types                                                              \
-      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "     \
-      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, " rest \
-      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)                                         \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
-template <bool kFp8>
-__device__ __forceinline__ void wgmma(float (&d)[32], const uint32_t* a, uint64_t b, int add) {
-  if constexpr (kFp8) {
-    DSV_WGMMA("m64n64k32.f32.e4m3.e4m3", "1, 1; }");
-  } else {
-    DSV_WGMMA("m64n64k16.f32.f16.f16", "1, 1, 0; }");  // B is K-major
-  }
-}
-
-// Keys 16 warp + 8 i + g of a page: lane t of a quad takes bytes 64 v + 16 t .. + 15. Zeros for those that no
-// row sees.
+// This lane's part of a page's keys: of keys 16 warp + 8 i + g, lane t of a quad has bytes 64 v + 16 t .. +
+// 15. Zeros for those that no row sees. And the scale of the key whose score the lane writes.
 struct Keys {
   uint4 bytes[2][2];
+  float scale;
 };
 __device__ __forceinline__ Keys load_keys(const IndexScoresArgs& a, int64_t page, int32_t first,
-                                          int32_t visible) {
-  const int key = static_cast<int>(threadIdx.x) / kWarp * 16 + threadIdx.x % kWarp / 4;
+                                          int32_t visible, int slot) {
+  const int key = static_cast<int>(threadIdx.x) / kWarp % 4 * 16 + threadIdx.x % kWarp / 4;
   const unsigned char* at = a.cache.index + page * kIndexPageBytes + key * kIndexDim + threadIdx.x % 4 * 16;
   Keys keys;
 #pragma unroll
@@ -90,6 +69,21 @@ __device__ __forceinline__ Keys load_keys(const IndexScoresArgs& a, int64_t page
                              : uint4{0, 0, 0, 0};
     }
   }
+  keys.scale = first + slot < visible ? index_scale(a, page, slot) : 0.0f;
+  return keys;
+}
+
+// The same of a page in shared memory.
+__device__ __forceinline__ Keys read_keys(uint32_t page, int slot) {
+  const uint32_t key = threadIdx.x / kWarp % 4 * 16 + threadIdx.x % kWarp / 4;
+  const uint32_t at = page + key * kIndexDim + threadIdx.x % 4 * 16;
+  Keys keys;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+#pragma unroll
+    for (int v = 0; v < 2; ++v) keys.bytes[i][v] = hopper::load_shared_16(at + i * 8 * kIndexDim + v * 64);
+  }
+  keys.scale = hopper::load_shared(page + kPageTokens * kIndexDim + 4 * static_cast<uint32_t>(slot));
   return keys;
 }
 
@@ -99,9 +93,15 @@ struct Fragments {
   static constexpr int kSteps = kFp8 ? 4 : 8;
   uint32_t at[kSteps][4];
 };
+// They are made before this and stay until then: while products are on their way, their registers are the
+// tensor cores', of which the compiler does not know.
 template <bool kFp8>
-__device__ __forceinline__ Fragments<kFp8> fragments_of(const Keys& keys) {
-  Fragments<kFp8> f;
+__device__ __forceinline__ void keep(Fragments<kFp8>& f) {
+#pragma unroll
+  for (auto& step : f.at) hopper::keep(step);
+}
+template <bool kFp8>
+__device__ __forceinline__ void make_fragments(Fragments<kFp8>& f, const Keys& keys) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -118,42 +118,47 @@ __device__ __forceinline__ Fragments<kFp8> fragments_of(const Keys& keys) {
       }
     }
   }
-  // All made before the first product is issued: its registers are the tensor cores' from then on.
-#pragma unroll
-  for (auto& step : f.at) {
-    asm volatile("" : "+r"(step[0]), "+r"(step[1]), "+r"(step[2]), "+r"(step[3]));
-  }
-  return f;
+  keep(f);
 }
 
-// Puts word 16 v + 4 t + w of a head of a query where the fragments' K has it.
+// Puts words 16 v + 4 t .. + 3 of a head of a query where the fragments' K has them. A warp's stores of a
+// word meet no bank twice (f16: twice).
 template <bool kFp8>
-__device__ __forceinline__ void put_query_word(unsigned char* query, int head, int word, uint32_t codes) {
-  const int v = word / 16, t = word / 4 % 4, w = word % 4;
-  const auto put = [&](int block, int chunk, uint32_t value) {
+__device__ __forceinline__ void put_query(unsigned char* query, unsigned head, unsigned v, unsigned t,
+                                          const uint4& codes) {
+  const uint32_t word[4] = {codes.x, codes.y, codes.z, codes.w};
+  const auto put = [&](unsigned block, unsigned chunk, uint32_t value) {
     unsigned char* row = query + block * kBlockBytes + head * 128;
     *reinterpret_cast<uint32_t*>(row + (chunk ^ head % 8) * 16 + t * 4) = value;
   };
-  if constexpr (kFp8) {
-    put(0, 4 * v + w, codes);
-  } else {
-    uint32_t even, odd;
-    e4m3_to_f16(codes, &even, &odd);
-    put(v, 2 * w, even);
-    put(v, 2 * w + 1, odd);
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    if constexpr (kFp8) {
+      put(0, 4 * v + w, word[w]);
+    } else {
+      uint32_t even, odd;
+      e4m3_to_f16(word[w], &even, &odd);
+      put(v, 2 * w, even);
+      put(v, 2 * w + 1, odd);
+    }
   }
 }
 
-// Issues a page's product with a row's 64 heads.
+// Issues a page's product with a row's 64 heads. query: the lower half of a descriptor.
 template <bool kFp8>
-__device__ __forceinline__ void multiply(float (&product)[32], const Fragments<kFp8>& keys, uint64_t query) {
-  wgmma_fence();
+__device__ __forceinline__ void multiply(float (&product)[32], const Fragments<kFp8>& keys, uint32_t query) {
+  constexpr uint64_t kUpper = uint64_t{kSwizzleBytes >> 4} << 32 | uint64_t{1} << 62;
+  hopper::wgmma_fence();
 #pragma unroll
   for (int step = 0; step < Fragments<kFp8>::kSteps; ++step) {
-    const uint64_t block = query + step / 4 * (kBlockBytes >> 4);
-    wgmma<kFp8>(product, keys.at[step], block + step % 4 * (32 >> 4), step != 0);
+    const uint64_t block = kUpper | (query + step / 4 * (kBlockBytes >> 4) + step % 4 * (32 >> 4));
+    if constexpr (kFp8) {
+      hopper::wgmma_e4m3(product, keys.at[step], block, step != 0);
+    } else {
+      hopper::wgmma_f16(product, keys.at[step], block, step != 0);
+    }
   }
-  wgmma_commit();
+  hopper::wgmma_commit();
 }
 
 // A row's sum over heads for key 8 (t / 2) + g of the warp's 16. max(x, 0) = (x + |x|) / 2, the half being in
@@ -175,86 +180,216 @@ __device__ __forceinline__ float head_sum(const float (&product)[32], const floa
   return part + __shfl_xor_sync(kAllLanes, part, 1);
 }
 
-// A block (one warpgroup) scores every gridDim.x-th page for a tile of rows. K is permuted, in a key and in a
-// query alike, so that a lane's 16-byte loads are its A fragments: its word 16 v + 4 t + w goes to lane t of
-// a quad, there to be half a step of e4m3 or a step of f16. Shared: queries [rows][query_bytes], swizzled;
-// weights [rows][64]; visible [rows].
-template <bool kFp8>
-__device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
-  constexpr int kQueryBytes = query_bytes(kFp8);
-  const IndexScoresArgs& a = tile.scores;
-  // Swizzles count from multiples of 1024 bytes.
-  const auto base = static_cast<uint32_t>(__cvta_generic_to_shared(shared_memory()));
-  unsigned char* queries = shared_memory() + (kSwizzleBytes - base % kSwizzleBytes) % kSwizzleBytes;
-  auto* weights = reinterpret_cast<float*>(queries + tile.tile_rows * kQueryBytes);
-  auto* visible = reinterpret_cast<int32_t*>(weights + tile.tile_rows * kHeads);
-  const uint64_t descriptor = swizzled_descriptor(static_cast<uint32_t>(__cvta_generic_to_shared(queries)));
-  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-  const int slot =
-      static_cast<int>(threadIdx.x) / kWarp * 16 + t / 2 * 8 + g;  // whose score this lane writes
-  const auto stride = static_cast<int32_t>(gridDim.x);
-  const int32_t begin = static_cast<int32_t>(blockIdx.y) * tile.tile_rows;
-  const int32_t end = begin + tile.tile_rows < a.rows ? begin + tile.tile_rows : a.rows;
+// What a block has in shared memory of the rows of a run: queries [rows][query_bytes], swizzled; weights
+// [rows][64]; visible [rows]. K is permuted, in a key and in a query alike, so that a lane's 16-byte loads
+// are its A fragments: its word 16 v + 4 t + w goes to lane t of a quad, there to be half a step of e4m3 or a
+// step of f16.
+template <bool kFp8, int kBlock, int kAhead>
+struct Queries {
+  unsigned char* data;
+  float* weights;
+  int32_t* visible;
+  uint32_t descriptor;
 
-  for (int32_t first = begin; first < end;) {
-    const IndexRun run = index_run(a, first, end);
-    first += run.count;
-    const int32_t n = (run.visible + kPageTokens - 1) / kPageTokens;
-    int32_t i = static_cast<int32_t>(blockIdx.x);
-    if (i >= n) continue;
-    int32_t page = run.pages[i];
-    Keys next = load_keys(a, page, i * kPageTokens, run.visible);
-    float next_scale = i * kPageTokens + slot < run.visible ? index_scale(a, page, slot) : 0.0f;
-    if (i + stride < n) page = run.pages[i + stride];
-
-    __syncthreads();  // the last run's queries are done with
-    for (int j = threadIdx.x; j < run.count * kHeads * 32; j += kThreads) {
-      const int word = j % 32, head = j / 32 % kHeads, q = j / (32 * kHeads);
-      put_query_word<kFp8>(queries + q * kQueryBytes, head, word, query_word(a, run.first + q, head, word));
+  __device__ __forceinline__ explicit Queries(int tile_rows) {
+    // Swizzles count from multiples of 1024 bytes.
+    const uint32_t base = hopper::shared_address(shared_memory());
+    data = shared_memory() + (kSwizzleBytes - base % kSwizzleBytes) % kSwizzleBytes;
+    weights = reinterpret_cast<float*>(data + tile_rows * query_bytes(kFp8));
+    visible = reinterpret_cast<int32_t*>(weights + tile_rows * kHeads);
+    descriptor = static_cast<uint32_t>(hopper::swizzled_descriptor(hopper::shared_address(data)));
+  }
+  __device__ __forceinline__ uint32_t row(int q) const { return descriptor + q * (query_bytes(kFp8) >> 4); }
+  __device__ __forceinline__ const float2* weights_of(int q) const {
+    return reinterpret_cast<const float2*>(weights + q * kHeads) + threadIdx.x % 4;
+  }
+  // 16-byte chunks of the rows' queries, kAhead of a thread at a time. Zeros behind the run's rows.
+  static constexpr int kChunks = kHeads * 8;
+  struct Batch {
+    uint4 chunk[kAhead];
+  };
+  static __device__ __forceinline__ Batch fetch(const IndexScoresArgs& a, int32_t first, int32_t count,
+                                                unsigned begin) {
+    Batch batch;
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const unsigned i = begin + j * kBlock, q = i / kChunks, of_row = i % kChunks;
+      const bool real = static_cast<int>(q) < count && static_cast<int>(of_row / 8) < a.heads;
+      const unsigned char* row = a.index_q + int64_t{first + q} * a.q_stride;
+      batch.chunk[j] = real ? __ldg(reinterpret_cast<const uint4*>(row) + of_row) : uint4{0, 0, 0, 0};
     }
-    for (int j = threadIdx.x; j < run.count * kHeads; j += kThreads) {
-      weights[j] = head_weight(a, run.first + j / kHeads, j % kHeads) * (kFp8 ? 0.5f : 0.5f * kDecoded);
-    }
-    for (int j = threadIdx.x; j < run.count; j += kThreads) visible[j] = a.step.position[run.first + j] + 1;
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma reads what was written
-    __syncthreads();
-
-    for (; i < n; i += stride) {
-      const Fragments<kFp8> keys = fragments_of<kFp8>(next);
-      const float scale = next_scale;
-      const int32_t position = i * kPageTokens + slot;
-      bool loaded = false;  // the next keys, once this page's products are on their way
-      const auto load_next = [&] {
-        if (loaded || i + stride >= n) return;
-        loaded = true;
-        next = load_keys(a, page, (i + stride) * kPageTokens, run.visible);
-        next_scale = position + stride * kPageTokens < run.visible ? index_scale(a, page, slot) : 0.0f;
-        if (i + 2 * stride < n) page = run.pages[i + 2 * stride];
-      };
-      int q = 0;
-      for (; q + 1 < run.count; q += 2) {  // the second product is made while the first is summed
-        float first_row[32], second_row[32];
-        multiply(first_row, keys, descriptor + q * (kQueryBytes >> 4));
-        multiply(second_row, keys, descriptor + (q + 1) * (kQueryBytes >> 4));
-        load_next();
-        const auto* weight = reinterpret_cast<const float2*>(weights + q * kHeads) + t;
-        wgmma_wait<1>();
-        const float first_sum = head_sum(first_row, weight, t);
-        wgmma_wait<0>();
-        const float second_sum = head_sum(second_row, weight + kHeads / 2, t);
-        const int mine = q + t % 2;  // both lanes have both sums
-        const float score = (t % 2 ? second_sum : first_sum) * scale;
-        if (position < visible[mine]) a.scores[(run.first + mine) * a.score_stride + position] = score;
+    return batch;
+  }
+  __device__ __forceinline__ void put(const Batch& batch, unsigned room, unsigned begin) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const unsigned i = begin + j * kBlock, q = i / kChunks, of_row = i % kChunks;
+      if (q < room) {
+        put_query<kFp8>(data + q * query_bytes(kFp8), of_row / 8, of_row / 4 % 2, of_row % 4, batch.chunk[j]);
       }
-      if (q < run.count) {
-        float row[32];
-        multiply(row, keys, descriptor + q * (kQueryBytes >> 4));
-        load_next();
-        wgmma_wait<0>();
-        const float score =
-            head_sum(row, reinterpret_cast<const float2*>(weights + q * kHeads) + t, t) * scale;
-        if (t % 2 == 0 && position < visible[q]) {
-          a.scores[(run.first + q) * a.score_stride + position] = score;
+    }
+  }
+  // `room` rows; those behind the run's are made up: zeros, of weight zero, and none is visible to them.
+  __device__ __forceinline__ void load(const IndexScoresArgs& a, const IndexRun& run, int room) {
+    __syncthreads();  // the last run's are done with
+    for (unsigned begin = threadIdx.x; begin < static_cast<unsigned>(room * kChunks);
+         begin += kAhead * kBlock) {
+      put(fetch(a, run.first, run.count, begin), room, begin);
+    }
+    for (int j = threadIdx.x; j < room * kHeads; j += kBlock) {
+      const int q = j / kHeads;
+      weights[j] = q < run.count ? weight_of(a, run.first + q, j % kHeads) : 0;
+    }
+    for (int j = threadIdx.x; j < room; j += kBlock) {
+      visible[j] = j < run.count ? a.step.position[run.first + j] + 1 : 0;
+    }
+    ready();
+  }
+  static __device__ __forceinline__ float weight_of(const IndexScoresArgs& a, int64_t row, int head) {
+    return head_weight(a, row, head) * (kFp8 ? 0.5f : 0.5f * kDecoded);
+  }
+  static __device__ __forceinline__ void ready() {
+    hopper::fence_for_products();
+    __syncthreads();
+  }
+};
+
+// Whose score a lane writes, of a page.
+__device__ __forceinline__ int slot_of_lane() {
+  const int lane = threadIdx.x % kWarp;
+  return static_cast<int>(threadIdx.x) / kWarp % 4 * 16 + lane % 4 / 2 * 8 + lane / 4;
+}
+
+// A group's ring of pages, which the copy engine fills; lane l of its first warp has the numbers of pages l,
+// 32 + l, .. of the group, and has them copied.
+struct Ring {
+  uint32_t pages, full;  // [kStages] pages, and barriers
+
+  __device__ __forceinline__ Ring(uint32_t base, int group)
+      : pages(base + group * kStages * static_cast<uint32_t>(kIndexPageBytes)),
+        full(base + kRowGroups * kStages * static_cast<uint32_t>(kIndexPageBytes) + group * kStages * 8) {}
+  __device__ __forceinline__ uint32_t page(int stage) const {
+    return pages + stage * static_cast<uint32_t>(kIndexPageBytes);
+  }
+  __device__ __forceinline__ void fill(const IndexScoresArgs& a, int64_t page_number, int stage) const {
+    hopper::barrier_expect(full + 8 * stage, kIndexPageBytes);
+    hopper::copy_bytes(page(stage), a.cache.index + page_number * kIndexPageBytes, kIndexPageBytes,
+                       full + 8 * stage);
+  }
+};
+
+// Row r against pages, of which all groups of all blocks have every so-many-th each. At the start, what does
+// not depend on each other is fetched together.
+template <bool kFp8>
+__device__ __forceinline__ void score_row(const IndexScoresArgs& a, int32_t r) {
+  constexpr int kBlock = kRowGroups * kGroup, kAhead = kHeads * 8 / kBlock;
+  using Row = Queries<kFp8, kBlock, kAhead>;
+  const int lane = threadIdx.x % kWarp, t = lane % 4, slot = slot_of_lane();
+  const int group = static_cast<int>(threadIdx.x) / kGroup;
+  const bool copies = threadIdx.x % kGroup < kWarp;
+  const auto begin = static_cast<int32_t>(blockIdx.x * kRowGroups) + group;
+  const auto stride = static_cast<int32_t>(gridDim.x * kRowGroups);
+  const int32_t visible = a.step.position[r] + 1, sequence = a.step.sequence[r];
+  const int32_t n = visible > a.topk ? (visible + kPageTokens - 1) / kPageTokens : 0;
+  if (static_cast<int32_t>(blockIdx.x * kRowGroups) >= n) return;
+  const typename Row::Batch query = Row::fetch(a, r, 1, threadIdx.x);
+  const float weight = threadIdx.x < kHeads ? Row::weight_of(a, r, threadIdx.x) : 0;
+
+  Row queries(1);
+  const Ring ring(hopper::shared_address(shared_memory()) + row_bytes(kFp8), group);
+  const int32_t* pages = a.step.page_table + int64_t{sequence} * a.step.page_stride;
+  const auto page_of = [&](int32_t count) {  // this lane's of those from the group's count-th on
+    const int64_t i = begin + int64_t{count + lane} * stride;
+    return i < n ? pages[i] : 0;
+  };
+  int32_t page = 0, then = 0;
+  if (copies) {
+    page = page_of(0);
+    if (lane < kStages) hopper::barrier_init(ring.full + 8 * lane, 1);
+    hopper::barriers_ready();
+    hopper::fence_for_products();
+    __syncwarp();
+    if (lane < kStages && begin + lane * stride < n) ring.fill(a, page, lane);
+    then = page_of(kWarp);
+  }
+  queries.put(query, 1, threadIdx.x);
+  if (threadIdx.x < kHeads) queries.weights[threadIdx.x] = weight;
+  Row::ready();
+
+  float* scores = a.scores + r * a.score_stride;
+  int stage = 0, parity = 0, next = kStages;  // the next page that is to be copied
+  for (int32_t i = begin; i < n; i += stride, ++next) {
+    hopper::barrier_wait(ring.full + 8 * stage, parity);
+    const Keys keys = read_keys(ring.page(stage), slot);
+    Fragments<kFp8> fragments;
+    make_fragments(fragments, keys);
+    float product[32];
+    multiply(product, fragments, queries.row(0));
+    hopper::wgmma_wait<0>(product);
+    keep(fragments);
+    // All have what they read of the page, not only asked for it: the engine does not queue behind that.
+    hopper::group_barrier(1 + group, kGroup);
+    if (copies) {
+      if (next % kWarp == 0) {
+        page = then;
+        then = page_of(next + kWarp);
+      }
+      if (lane == next % kWarp && i + kStages * stride < n) ring.fill(a, page, stage);
+    }
+    const float score = head_sum(product, queries.weights_of(0), t) * keys.scale;
+    const int32_t position = i * kPageTokens + slot;
+    if (t % 2 == 0 && position < visible) scores[position] = score;
+    if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+}
+
+// The rows of a run, made up to a multiple of kTogether, against pages begin .. end - 1, of which a group of
+// warps has every groups(kFp8)-th. While a product is summed, the next one of kTogether is on its way; the
+// compiler keeps them so only where it sees all of them and what they are made of beforehand.
+template <bool kFp8, int kTogether>
+__device__ __forceinline__ void score_rows(const IndexScoresArgs& a, const IndexRun& run, int32_t begin,
+                                           int32_t end, int room) {
+  constexpr int kStride = groups(kFp8);
+  const int t = threadIdx.x % 4, slot = slot_of_lane();
+  const int32_t pages = (run.visible + kPageTokens - 1) / kPageTokens, n = end < pages ? end : pages;
+  if (begin >= n) return;
+  int32_t i = begin + static_cast<int32_t>(threadIdx.x) / kGroup;
+  int32_t page = i < n ? run.pages[i] : 0;
+  Keys keys = load_keys(a, page, i * kPageTokens, i < n ? run.visible : 0, slot);
+  if (i + kStride < n) page = run.pages[i + kStride];
+  const int rows = (run.count + kTogether - 1) / kTogether * kTogether;
+  Queries<kFp8, kStride * kGroup, 4> queries(room);
+  queries.load(a, run, rows);
+
+  float* out = a.scores + int64_t{run.first + t % 2} * a.score_stride + slot;
+  for (; i < n; i += kStride) {
+    Fragments<kFp8> fragments;
+    make_fragments(fragments, keys);
+    const int32_t position = i * kPageTokens + slot;
+    const float scale = keys.scale;
+    if (i + kStride < n) {
+      keys = load_keys(a, page, (i + kStride) * kPageTokens, run.visible, slot);
+      if (i + 2 * kStride < n) page = run.pages[i + 2 * kStride];
+    }
+    float* to = out + i * kPageTokens;
+    for (int q = 0; q < rows; q += kTogether) {
+      float sums[2][32], first = 0;
+      multiply(sums[0], fragments, queries.row(q));
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) {
+        if (j + 1 < kTogether) {
+          multiply(sums[(j + 1) % 2], fragments, queries.row(q + j + 1));
+          hopper::wgmma_wait<1>(sums[j % 2]);
+        } else {
+          hopper::wgmma_wait<0>(sums[j % 2]);
+          keep(fragments);
+        }
+        const float sum = head_sum(sums[j % 2], queries.weights_of(q + j), t);
+        if (j % 2 == 0) {
+          first = sum;
+        } else {  // both lanes of a pair have both sums
+          if (position < queries.visible[q + j - 1 + t % 2]) *to = (t % 2 ? sum : first) * scale;
+          to += 2 * a.score_stride;
         }
       }
     }
@@ -263,9 +398,39 @@ __device__ __forceinline__ void scores_wgmma(const IndexTileArgs& tile) {
 #endif
 
 template <bool kFp8>
-__global__ void __launch_bounds__(kThreads, 3) scores_wgmma_kernel([[maybe_unused]] IndexTileArgs tile) {
-#if !defined(DSV_CUDA_EMULATION) && defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  scores_wgmma<kFp8>(tile);
+__global__ void __launch_bounds__(kRowGroups* kGroup, 1)
+    scores_row_kernel([[maybe_unused]] IndexTileArgs tile) {
+#ifdef DSV_INDEX_CODE
+  score_row<kFp8>(tile.scores, static_cast<int32_t>(blockIdx.y));
+#endif
+}
+
+// Tiles of rows times units of pages, one for each group, are cut into two pieces a block, equal ones but for
+// what rows do not see. A block has one from each end, as rows see more and more.
+template <bool kFp8, int kTogether>
+__global__ void __launch_bounds__(groups(kFp8) * kGroup, 1)
+    scores_rows_kernel([[maybe_unused]] IndexTileArgs tile) {
+#ifdef DSV_INDEX_CODE
+  const IndexScoresArgs& a = tile.scores;
+  constexpr int kUnit = groups(kFp8);
+  const int64_t units = ((a.longest + kPageTokens - 1) / kPageTokens + kUnit - 1) / kUnit;
+  const int64_t all = (a.rows + tile.tile_rows - 1) / tile.tile_rows * units, pieces = 2 * gridDim.x;
+  for (int half = 0; half < 2; ++half) {
+    const int64_t piece = half == 0 ? blockIdx.x : pieces - 1 - blockIdx.x, end = (piece + 1) * all / pieces;
+    for (int64_t at = piece * all / pieces; at < end;) {
+      const auto first_row = static_cast<int32_t>(at / units) * tile.tile_rows;
+      const int32_t end_row = first_row + tile.tile_rows < a.rows ? first_row + tile.tile_rows : a.rows;
+      const int64_t unit = at % units, last = unit + end - at < units ? unit + end - at : units;
+      for (int32_t first = first_row; first < end_row;) {
+        const IndexRun run = index_run(a, first, end_row);
+        score_rows<kFp8, kTogether>(a, run, static_cast<int32_t>(unit) * kUnit,
+                                    static_cast<int32_t>(last) * kUnit,
+                                    padded_rows(tile.tile_rows, kTogether));
+        first += run.count;
+      }
+      at += last - unit;
+    }
+  }
 #endif
 }
 
@@ -273,10 +438,29 @@ __global__ void __launch_bounds__(kThreads, 3) scores_wgmma_kernel([[maybe_unuse
 
 void launch_index_scores_wgmma(const IndexScoresArgs& a, Stream stream) {
   const bool fp8 = a.path == IndexPath::fp8_sums;
-  const int32_t rows = a.rows_together < most_tile_rows(fp8) ? a.rows_together : most_tile_rows(fp8);
-  const int64_t tiles = (a.rows + rows - 1) / rows, pages = (a.longest + kPageTokens - 1) / kPageTokens;
-  launch(fp8 ? scores_wgmma_kernel<true> : scores_wgmma_kernel<false>, {index_splits(tiles, pages, 3), tiles},
-         kThreads, shared_bytes(fp8, rows), stream, IndexTileArgs{a, rows});
+  const int64_t pages = (a.longest + kPageTokens - 1) / kPageTokens;
+  if (a.rows_together == 1 || a.rows == 1) {
+    launch(fp8 ? scores_row_kernel<true> : scores_row_kernel<false>,
+           {index_splits(a.rows, (pages + kRowGroups - 1) / kRowGroups, 1), a.rows}, kRowGroups * kGroup,
+           row_shared_bytes(fp8), stream, IndexTileArgs{a, 1});
+    return;
+  }
+  int32_t most = a.rows_together < a.rows ? a.rows_together : a.rows;
+  if (most > most_tile_rows(fp8)) most = most_tile_rows(fp8);
+  const int together = most < most_together(fp8) ? 2 : most_together(fp8);
+  // Tiles of as many rows as there can be are best, but for what the last one makes up.
+  int32_t rows = most;
+  const auto cost = [&](int64_t per) { return (a.rows + per - 1) / per * (per + 1); };
+  for (int32_t fewer = most / together * together; fewer > 0 && 2 * fewer >= most; fewer -= together) {
+    if (cost(fewer) < cost(rows)) rows = fewer;
+  }
+  const auto kernel =
+      fp8 ? together == 2 ? scores_rows_kernel<true, 2> : scores_rows_kernel<true, most_together(true)>
+      : together == 2 ? scores_rows_kernel<false, 2>
+                      : scores_rows_kernel<false, most_together(false)>;
+  const int64_t units = (a.rows + rows - 1) / rows * ((pages + groups(fp8) - 1) / groups(fp8));
+  launch(kernel, {units < processors() ? units : processors()}, groups(fp8) * kGroup,
+         shared_bytes(fp8, padded_rows(rows, together)), stream, IndexTileArgs{a, rows});
 }
 
 }  // namespace dsv::cuda

@@ -248,7 +248,7 @@ void launch_index_query_released(const IndexQueryArgs&, Stream);
 enum class IndexPath : int32_t {
   plain,
   portable,  // f16 mma.sync with f32 sums, sm_80 and newer
-  f32_sums,  // Hopper's f16 tensor cores; portable elsewhere and for at most 8 heads
+  f32_sums,  // Hopper's f16 tensor cores; portable elsewhere, for at most 8 heads and for odd row strides
   fp8_sums,  // Hopper's FP8 tensor cores, twice as fast with coarser sums; likewise
 };
 struct IndexScoresArgs {  // scores of positions 0 .. position[r] of rows that see more than k
@@ -277,7 +277,11 @@ struct TopKArgs {  // the min(k, position + 1) largest, ties to the lowest posit
   unsigned char* scratch = nullptr;  // top_k_scratch_bytes(longest), 16-byte aligned; or null: slower
 };
 void launch_top_k(const TopKArgs&, Stream);
+void launch_top_k_portable(const TopKArgs&, Stream);
 void launch_top_k_plain(const TopKArgs&, Stream);  // any length, slow
+bool takes_top_k_hopper(const TopKArgs&);          // topk_hopper.cu: few rows have clusters of blocks each
+void launch_top_k_hopper(const TopKArgs&, Stream);
+void launch_top_k_blocks(const TopKArgs&, int32_t blocks, Stream);  // of the same, 1, 2, 4 or 8 a row
 int64_t top_k_scratch_bytes(int64_t longest);
 
 // ------------------------------------------------------------------------------------- absorb.cu

@@ -31,8 +31,8 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
           {count, g.index_n_heads, g.index_topk, longest, step, d.cache(args.layer),
            reinterpret_cast<const unsigned char*>(d.row_of(Act::index_q, args.index_q, first)),
            d.layout.act_row[static_cast<int>(Act::index_q)],
-           d.row_of(Act::index_weight, args.index_weight, first), d.scores, score_stride, IndexPath::f32_sums,
-           d.rows_together},
+           d.row_of(Act::index_weight, args.index_weight, first), d.scores, score_stride,
+           d.fast() ? IndexPath::fp8_sums : IndexPath::f32_sums, d.rows_together},
           d.stream());
     }
     launch_top_k({count, g.index_topk, step.position, d.scores, score_stride,

@@ -12,8 +12,7 @@
 // processor issues about 9 + 15 instructions for 32 scores, at 4 a cycle: 128K positions take a block 15 us,
 // so a few long rows are split over kSplits blocks each (three launches, joined by histograms and bitmaps in
 // memory). One short row is the latency of about 15 barriers and 10 trips to memory, 10 us.
-#include "kernels/cuda/formats.h"
-#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/topk_keys.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -26,12 +25,6 @@ constexpr int kSmallThreads = 512, kThreads = 1024;
 constexpr int64_t shared_bytes(int64_t words) { return 4 * (kBins + 2 * kList + 2 * words + 2 * kWarp + 4); }
 static_assert(shared_bytes(kMostWords) <= 99 * 1024, "an sm_86 has 99 KB");
 static_assert(kMostWords <= 2 * kList, "the list's room is used again");
-
-// Orders as scores do, -0 as 0. They are not NaN.
-__device__ __forceinline__ uint32_t key_of(float score) {
-  const uint32_t bits = __float_as_uint(score + 0.0f);
-  return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
-}
 
 // What is known of the k-th largest key: its bits under `mask`. `count` keys share them, and the `wanted`
 // largest of those are taken, with all keys above.
@@ -376,6 +369,10 @@ int64_t top_k_scratch_bytes(int64_t longest) {
 }
 
 void launch_top_k(const TopKArgs& a, Stream stream) {
+  takes_top_k_hopper(a) ? launch_top_k_hopper(a, stream) : launch_top_k_portable(a, stream);
+}
+
+void launch_top_k_portable(const TopKArgs& a, Stream stream) {
   const int64_t words = (a.longest + 31) / 32;
   if (words > kMostWords) return launch_top_k_plain(a, stream);
   if (a.scratch && a.rows <= kSplitRows && a.longest >= kSplitFrom) {

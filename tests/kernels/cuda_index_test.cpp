@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/kernels.h"
 
@@ -24,7 +25,7 @@ struct Rows {
   std::vector<float> weight, scores;
   std::vector<int32_t> position, sequence, table;
 
-  Rows(int32_t rows_, int32_t heads_, int32_t context_)
+  Rows(int32_t rows_, int32_t heads_, int32_t context_, bool one_sequence = false)
       : rows(rows_),
         heads(heads_),
         context(context_),
@@ -37,8 +38,8 @@ struct Rows {
     };
     constexpr int32_t kOf[] = {0, 0, 0, 1, 2, 2, 3};
     for (int32_t r = 0; r < rows; ++r) {
-      sequence.push_back(r / 7 * 4 + kOf[r % 7]);
-      position.push_back(std::max(context - 1 - r % 4, 0));
+      sequence.push_back(one_sequence ? 0 : r / 7 * 4 + kOf[r % 7]);
+      position.push_back(std::max(context - 1 - (one_sequence ? rows - 1 - r : r % 4), 0));
     }
     const auto n = static_cast<size_t>((sequence.back() + 1) * page_stride);
     table.resize(n);
@@ -87,22 +88,44 @@ struct Rows {
   }
 };
 
+// Tiles of any number of rows give the same bits, and they are near the plain kernel's.
+void compare(Rows r, IndexPath path, bool tiles = true) {
+  const std::vector<float> plain = r.run(IndexPath::plain, 1), got = r.run(path, 1);
+  // An element's error is that of f32 sums of these terms, whose size is that of the largest scores.
+  float largest = 0;
+  for (const float x : plain) largest = std::max(largest, std::fabs(x));
+  for (size_t i = 0; i < plain.size(); ++i) {
+    ASSERT_NEAR(got[i], plain[i], 64 * largest * 0x1p-24f) << r.heads << " heads, context " << r.context;
+  }
+  if (!tiles) return;
+  for (const int32_t together : {2, 3, 100}) EXPECT_EQ(r.run(path, together), got);
+}
+
 TEST(CudaIndex, TensorScoresAreThePlainOnes) {
   for (const int32_t heads : {1, 4, 9, 64}) {
     for (const int32_t rows : {1, 8}) {
-      for (const int32_t context : {1, 63, 64, 65, 700}) {
-        Rows r(rows, heads, context);
-        const std::vector<float> plain = r.run(IndexPath::plain, 1), got = r.run(IndexPath::f32_sums, 1);
-        // An element's error is that of f32 sums of these terms, whose size is that of the largest scores.
-        float largest = 0;
-        for (const float x : plain) largest = std::max(largest, std::fabs(x));
-        for (size_t i = 0; i < plain.size(); ++i) {
-          ASSERT_NEAR(got[i], plain[i], 64 * largest * 0x1p-24f) << heads << " heads, context " << context;
-        }
-        for (const int32_t together : {2, 3, 100}) EXPECT_EQ(r.run(IndexPath::f32_sums, together), got);
-      }
+      for (const int32_t context : {1, 63, 64, 65, 700}) compare({rows, heads, context}, IndexPath::portable);
     }
   }
+}
+
+// Emulated, FP8 sums are f32 sums, too.
+TEST(CudaIndex, HopperScoresAreThePlainOnes) {
+  emulation::hopper = true;
+  emulation::shared_limit = 227 * 1024;
+  for (const IndexPath path : {IndexPath::f32_sums, IndexPath::fp8_sums}) {
+    for (const bool descending : {false, true}) {
+      emulation::set_descending(descending);
+      compare({1, 64, 700}, path);
+      compare({8, 12, 65}, path);
+    }
+    emulation::set_descending(false);
+    compare({26, 64, 130, true}, path);
+  }
+  compare({1, 12, 30000}, IndexPath::fp8_sums,
+          false);  // more pages than a ring has, and a warp has numbers of
+  emulation::shared_limit = kPortableShared;
+  emulation::hopper = false;
 }
 
 float value(int pattern, int32_t i, std::mt19937& random) {
@@ -126,13 +149,18 @@ float value(int pattern, int32_t i, std::mt19937& random) {
       return static_cast<float>(i);
     case 6:  // differ in their last bits only: no list holds a bin
       return 1 + static_cast<float>(r % 5000) * 0x1p-23f;
-    default:
+    case 7:
       return i % 1000 < 3 ? inf : normal(random);
+    case 8:
+      return -static_cast<float>(i);
+    default:  // the largest lie together
+      return normal(random) + (i / 3000 == 2 ? 10.0f : 0.0f);
   }
 }
-constexpr int kPatterns = 8;
+constexpr int kPatterns = 10;
 
-void check_top_k(int32_t visible, int32_t k, int pattern, bool split) {
+// blocks: of Hopper's that share a row; 0: the portable kernels.
+void check_top_k(int32_t visible, int32_t k, int pattern, bool split, int32_t blocks = 0) {
   const int32_t rows = 2;
   const int64_t stride = (visible + 63) / 64 * 64;
   std::mt19937 random(static_cast<unsigned>(visible + pattern));
@@ -145,9 +173,16 @@ void check_top_k(int32_t visible, int32_t k, int pattern, bool split) {
   }
   std::vector<int32_t> selected(static_cast<size_t>(rows * k), -1), n_selected(rows, -1);
   std::vector<uint64_t> scratch(static_cast<size_t>(top_k_scratch_bytes(visible) / 8 + 1), ~uint64_t{0});
-  launch_top_k({rows, k, position.data(), scores.data(), stride, selected.data(), n_selected.data(), visible,
-                split ? reinterpret_cast<unsigned char*>(scratch.data()) : nullptr},
-               nullptr);
+  const TopKArgs a = {rows,
+                      k,
+                      position.data(),
+                      scores.data(),
+                      stride,
+                      selected.data(),
+                      n_selected.data(),
+                      visible,
+                      split ? reinterpret_cast<unsigned char*>(scratch.data()) : nullptr};
+  blocks > 0 ? launch_top_k_blocks(a, blocks, nullptr) : launch_top_k(a, nullptr);
   for (int32_t r = 0; r < rows; ++r) {
     const float* row = &scores[static_cast<size_t>(r * stride)];
     std::vector<int32_t> order(static_cast<size_t>(position[static_cast<size_t>(r)] + 1));
@@ -158,8 +193,8 @@ void check_top_k(int32_t visible, int32_t k, int pattern, bool split) {
     ASSERT_EQ(n_selected[static_cast<size_t>(r)], static_cast<int32_t>(order.size()));
     order.resize(static_cast<size_t>(k), -1);
     ASSERT_TRUE(std::equal(order.begin(), order.end(), selected.begin() + int64_t{r} * k))
-        << "visible " << visible << " k " << k << " pattern " << pattern << " split " << split << " row "
-        << r;
+        << "visible " << visible << " k " << k << " pattern " << pattern << " split " << split << " blocks "
+        << blocks << " row " << r;
   }
 }
 
@@ -172,6 +207,24 @@ TEST(CudaIndex, TopKIsThatOfASort) {
     check_top_k(50000, 2048, pattern, true);
   }
   check_top_k(250000, 2048, 0, true);  // longer than the bitmaps: the plain kernel
+}
+
+// Ascending and descending: what is listed in another order selects the same.
+TEST(CudaIndex, TopKOfClustersIsThatOfASort) {
+  emulation::shared_limit = 227 * 1024;
+  for (int pattern = 0; pattern < kPatterns; ++pattern) {
+    emulation::set_descending(pattern % 2 != 0);
+    for (const int32_t blocks : {1, 2, 8}) {
+      for (const int32_t visible : {33, 1000}) check_top_k(visible, 64, pattern, false, blocks);
+      check_top_k(33000, 2048, pattern, false, blocks);
+    }
+  }
+  for (const int pattern : {0, 9}) {
+    check_top_k(50000, 2048, pattern, false, 2);  // more than registers hold
+    check_top_k(163840, 2048, pattern, false, 8);
+  }
+  emulation::set_descending(false);
+  emulation::shared_limit = kPortableShared;
 }
 
 }  // namespace

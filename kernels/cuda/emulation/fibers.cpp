@@ -34,26 +34,34 @@ struct Fiber {
   const std::function<bool()>* until = nullptr;  // polling
   unsigned mask = 0;                             // at_exchange
   unsigned phase = 0;  // counts a lane's exchanges: one may come to the next before another has left the last
+  int64_t arrivals = 0;  // at the cluster's barrier
   ucontext_t start;
   jmp_buf at;
   bool started = false;
   std::unique_ptr<unsigned char[]> stack{new unsigned char[kStack]};
 };
 
+// Of a running cluster.
+constexpr unsigned kBlocks = 8, kWarps = 32 * kBlocks;
+
 // Switches are longjmps between stacks that makecontext made: no system call.
 struct Scheduler {
   std::vector<std::unique_ptr<Fiber>> fibers;
-  uint32_t slots[32][2][32] = {};  // [warp][phase & 1][lane]
-  uint32_t wide_slots[32][2][32][kWide] = {};
+  uint32_t slots[kWarps][2][32] = {};  // [warp][phase & 1][lane]
+  uint32_t wide_slots[kWarps][2][32][kWide] = {};
   const std::function<void()>* thread = nullptr;
-  unsigned threads = 0, running = 0;
+  unsigned threads = 0, running = 0;  // fibers of a block, of which the last warp may not need all
+  unsigned blocks = 1, stride = 0;    // the cluster's, and fibers from one to the next: whole warps
+  unsigned first_block = 0;           // its x
+  unsigned char* memory[kBlocks] = {};
+  int64_t arrivals = 0;  // at the cluster's barrier
   bool descending = false;
   jmp_buf at;
   ucontext_t context;
   const void* stack = nullptr;  // the scheduler's own, for AddressSanitizer
   size_t stack_size = 0;
 
-  void run_block();
+  void run_cluster();
   void switch_to(unsigned index);
   void yield(Fiber::State state);
   bool release_warp(unsigned warp);
@@ -61,7 +69,7 @@ struct Scheduler {
   struct Named {
     int here = 0;
     int64_t met = 0;
-  } named[16];  // barriers of the running block
+  } named[kBlocks][16];  // barriers
 };
 Scheduler scheduler;
 
@@ -90,7 +98,9 @@ void fiber_main() {
 void Scheduler::switch_to(unsigned index) {
   Fiber& fiber = *fibers[index];
   running = index;
-  thread_index.x = index;
+  thread_index.x = index % stride;
+  block_index.x = first_block + index / stride;
+  block_memory = memory[index / stride];
   void* keep = nullptr;
   if (_setjmp(at) == 0) {
     before_switch(&keep, fiber.stack.get(), kStack);
@@ -120,14 +130,14 @@ void Scheduler::yield(Fiber::State state) {
 // Whether every lane of some mask of the warp has come to its exchange; then they go on.
 bool Scheduler::release_warp(unsigned warp) {
   bool released = false;
-  const unsigned first = warp * kWarp;
-  for (unsigned i = first; i < threads && i < first + kWarp; ++i) {
+  const unsigned first = warp * kWarp, end = first / stride * stride + threads;  // of the block's fibers
+  for (unsigned i = first; i < end && i < first + kWarp; ++i) {
     if (fibers[i]->state != Fiber::at_exchange) continue;
     const unsigned mask = fibers[i]->mask;
     bool all = true;
     for (unsigned lane = 0; lane < kWarp; ++lane) {
       if (!(mask >> lane & 1)) continue;
-      const bool here = first + lane < threads && fibers[first + lane]->state == Fiber::at_exchange;
+      const bool here = first + lane < end && fibers[first + lane]->state == Fiber::at_exchange;
       if (here && fibers[first + lane]->mask != mask) die("lanes of a shuffle disagree about its mask");
       all = all && here;
     }
@@ -140,17 +150,21 @@ bool Scheduler::release_warp(unsigned warp) {
   return released;
 }
 
-void Scheduler::run_block() {
-  const unsigned warps = (threads + kWarp - 1) / kWarp;
-  for (unsigned i = 0; i < threads; ++i) {
-    fibers[i]->state = Fiber::ready;
+void Scheduler::run_cluster() {
+  const unsigned warps = blocks * stride / kWarp;
+  for (unsigned i = 0; i < blocks * stride; ++i) {
+    fibers[i]->state = i % stride < threads ? Fiber::ready : Fiber::done;
     fibers[i]->phase = 0;
+    fibers[i]->arrivals = 0;
   }
-  for (Named& barrier : named) barrier = {};
+  arrivals = 0;
+  for (auto& block : named) {
+    for (Named& barrier : block) barrier = {};
+  }
   for (;;) {
     for (unsigned w = 0; w < warps; ++w) {
       const unsigned warp = descending ? warps - 1 - w : w, first = warp * kWarp;
-      const unsigned lanes = threads - first < kWarp ? threads - first : kWarp;
+      const unsigned left = threads - first % stride, lanes = left < kWarp ? left : kWarp;
       do {
         for (unsigned l = 0; l < lanes; ++l) {
           const unsigned i = first + (descending ? lanes - 1 - l : l);
@@ -158,21 +172,23 @@ void Scheduler::run_block() {
         }
       } while (release_warp(warp));
     }
-    bool more = false;
-    for (unsigned i = 0; i < threads; ++i) {
-      if (fibers[i]->state != Fiber::polling || !(*fibers[i]->until)()) continue;
-      fibers[i]->state = Fiber::ready;
+    bool more = false, done = true;
+    for (unsigned b = 0; b < blocks; ++b) {
+      unsigned ended = 0, waiting = 0;
+      for (unsigned i = b * stride; i < b * stride + threads; ++i) {
+        ended += fibers[i]->state == Fiber::done;
+        waiting += fibers[i]->state == Fiber::at_block_barrier;
+        if (fibers[i]->state != Fiber::polling || !(*fibers[i]->until)()) continue;
+        fibers[i]->state = Fiber::ready;
+        more = true;
+      }
+      done = done && ended == threads;
+      if (waiting != threads) continue;
+      for (unsigned i = b * stride; i < b * stride + threads; ++i) fibers[i]->state = Fiber::ready;
       more = true;
     }
-    if (more) continue;
-    unsigned done = 0, waiting = 0;
-    for (unsigned i = 0; i < threads; ++i) {
-      done += fibers[i]->state == Fiber::done;
-      waiting += fibers[i]->state == Fiber::at_block_barrier;
-    }
-    if (done == threads) return;
-    if (waiting != threads) die("threads wait where others never come");
-    for (unsigned i = 0; i < threads; ++i) fibers[i]->state = Fiber::ready;
+    if (done) return;
+    if (!more) die("threads wait where others never come");
   }
 }
 
@@ -186,7 +202,7 @@ void wait_until(const std::function<bool()>& done) {
 }
 
 void named_barrier(int name, int threads) {
-  Scheduler::Named& barrier = scheduler.named[name];
+  Scheduler::Named& barrier = scheduler.named[scheduler.running / scheduler.stride][name];
   const int64_t met = barrier.met;
   if (++barrier.here == threads) {
     barrier.here = 0;
@@ -194,6 +210,20 @@ void named_barrier(int name, int threads) {
   } else {
     wait_until([&] { return barrier.met > met; });
   }
+}
+
+void cluster_arrive() {
+  ++scheduler.arrivals;
+  ++scheduler.fibers[scheduler.running]->arrivals;
+}
+void cluster_wait() {
+  Scheduler& s = scheduler;
+  const int64_t all = s.fibers[s.running]->arrivals * s.threads * s.blocks;
+  wait_until([&] { return s.arrivals >= all; });
+}
+unsigned char* memory_of_block(const void* at, unsigned rank) {
+  if (rank >= scheduler.blocks) die("no such block in the cluster");
+  return scheduler.memory[rank] + (static_cast<const unsigned char*>(at) - block_memory);
 }
 
 void block_barrier() { scheduler.yield(Fiber::at_block_barrier); }
@@ -221,34 +251,45 @@ const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count)
 
 void set_descending(bool descending) { scheduler.descending = descending; }
 
-void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread) {
+void run(Dim3 grid, unsigned cluster, unsigned threads, int64_t shared_bytes,
+         const std::function<void()>& thread) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   Scheduler& s = scheduler;
-  if (threads == 0 || threads > 1024 || shared_bytes > shared_limit || grid.y > 65535 || grid.z > 65535) {
+  if (threads == 0 || threads > 1024 || shared_bytes > shared_limit || grid.y > 65535 || grid.z > 65535 ||
+      cluster > kBlocks || grid.x % cluster != 0) {
     die("no GPU takes this launch");
   }
   grid_dim = grid;
   block_dim = {threads, 1, 1};
-  while (s.fibers.size() < threads) s.fibers.push_back(std::make_unique<Fiber>());
   s.thread = &thread;
   s.threads = threads;
-  // A block of its own, so that AddressSanitizer sees its bounds; the guard is for other builds.
+  s.stride = (threads + kWarp - 1) / kWarp * kWarp;
+  s.blocks = cluster;
+  while (s.fibers.size() < s.stride * cluster) s.fibers.push_back(std::make_unique<Fiber>());
+  // A block has memory of its own, so that AddressSanitizer sees its bounds; the guard is for other builds.
   const auto bytes = static_cast<size_t>(shared_bytes + kGuard);
-  unsigned char* shared = static_cast<unsigned char*>(::operator new (bytes, std::align_val_t{16}));
-  block_memory = shared;
-  const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
-  for (uint64_t n = 0; n < blocks; ++n) {
-    const uint64_t b = s.descending ? blocks - 1 - n : n;
-    block_index = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
-                   static_cast<unsigned>(b / grid.x / grid.y)};
-    std::memset(shared, kPoison, static_cast<size_t>(shared_bytes));
-    std::memset(shared + shared_bytes, kGuardByte, kGuard);
-    s.run_block();
-    for (int64_t i = 0; i < kGuard; ++i) {
-      if (shared[shared_bytes + i] != kGuardByte) die("something wrote after the block's shared memory");
+  for (unsigned b = 0; b < cluster; ++b) {
+    s.memory[b] = static_cast<unsigned char*>(::operator new (bytes, std::align_val_t{16}));
+  }
+  const uint64_t clusters = uint64_t{grid.x} * grid.y * grid.z / cluster, along = grid.x / cluster;
+  for (uint64_t n = 0; n < clusters; ++n) {
+    const uint64_t c = s.descending ? clusters - 1 - n : n;
+    s.first_block = static_cast<unsigned>(c % along * cluster);
+    block_index = {s.first_block, static_cast<unsigned>(c / along % grid.y),
+                   static_cast<unsigned>(c / along / grid.y)};
+    for (unsigned b = 0; b < cluster; ++b) {
+      std::memset(s.memory[b], kPoison, static_cast<size_t>(shared_bytes));
+      std::memset(s.memory[b] + shared_bytes, kGuardByte, kGuard);
+    }
+    s.run_cluster();
+    for (unsigned b = 0; b < cluster; ++b) {
+      for (int64_t i = 0; i < kGuard; ++i) {
+        if (s.memory[b][shared_bytes + i] != kGuardByte)
+          die("something wrote after the block's shared memory");
+      }
     }
   }
-  ::operator delete (shared, std::align_val_t{16});
+  for (unsigned b = 0; b < cluster; ++b) ::operator delete (s.memory[b], std::align_val_t{16});
 }
 
 }  // namespace dsv::cuda::emulation

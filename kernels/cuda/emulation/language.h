@@ -1,7 +1,7 @@
-// The part of the CUDA language that the kernels use, for a C++ compiler (test code). A kernel's blocks run
-// one after another; a block's threads are fibers that are switched at barriers and shuffles. Between two of
-// those a thread runs alone and to the end, in ascending or descending order of threads: what a missing
-// barrier would let race comes out differently in the two orders.
+// The part of the CUDA language that the kernels use, for a C++ compiler (test code). A kernel's blocks, or
+// clusters of blocks, run one after another; their threads are fibers that are switched at barriers and
+// shuffles. Between two of those a thread runs alone and to the end, in ascending or descending order of
+// threads: what a missing barrier would let race comes out differently in the two orders.
 #pragma once
 
 #include <cmath>
@@ -50,6 +50,10 @@ const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count)
 void wait_until(const std::function<bool()>& done);
 // Barrier `name` (1 to 15) of `threads` threads of the block.
 void named_barrier(int name, int threads);
+// Of a cluster: its barrier in two halves, and what lies at `at` in the memory of its block `rank`.
+void cluster_arrive();
+void cluster_wait();
+unsigned char* memory_of_block(const void* at, unsigned rank);
 // What a Stream points to here: work that is enqueued. It runs later, so that host code that counts on an
 // earlier end is found out.
 class Queue {
@@ -69,8 +73,9 @@ struct EmulatedMap {
   bool swizzled;
 };
 
-// Runs `thread` for every thread of every block.
-void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread);
+// Runs `thread` for every thread of every block; `cluster` blocks along x at a time.
+void run(Dim3 grid, unsigned cluster, unsigned threads, int64_t shared_bytes,
+         const std::function<void()>& thread);
 // Shared memory that a block can have.
 inline int64_t shared_limit = 99 * 1024;
 // Whether kernels for Hopper are taken; tests set it.
@@ -100,6 +105,7 @@ inline float __uint_as_float(unsigned bits) {
 }
 inline int __float2int_rn(float x) { return static_cast<int>(std::lrintf(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 
 template <class T>
@@ -135,6 +141,15 @@ inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
     if (mask >> lane & 1) out = out > all[lane] ? out : all[lane];
   }
   return out;
+}
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value) { return ~__reduce_max_sync(mask, ~value); }
+inline int __reduce_add_sync(unsigned mask, int value) {
+  const uint32_t* all = ::dsv::cuda::emulation::exchange(mask, static_cast<uint32_t>(value));
+  uint32_t sum = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if (mask >> lane & 1) sum += all[lane];
+  }
+  return static_cast<int>(sum);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
   const uint32_t* all = ::dsv::cuda::emulation::exchange(mask, predicate != 0);
@@ -183,7 +198,8 @@ void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, 
   const Dim3 dim = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z)};
   const auto work = [=] {
-    emulation::run(dim, static_cast<unsigned>(threads), shared_bytes, [&] { kernel(args); });
+    emulation::run(dim, static_cast<unsigned>(grid.cluster), static_cast<unsigned>(threads), shared_bytes,
+                   [&] { kernel(args); });
   };
   // Tests of single kernels bring no stream.
   stream ? static_cast<emulation::Queue*>(stream)->put(work) : work();
