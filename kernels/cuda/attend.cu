@@ -146,9 +146,15 @@ int64_t attend_shared_bytes(int64_t rank, int64_t rope) {
               3 * kAttendHeads);
 }
 
+int32_t attend_even_rows(int32_t heads, int32_t most) {
+  const int32_t blocks = (heads + 63) / 64, at_once = processors();
+  const int32_t times = on_hopper() ? most * blocks / at_once : 0;
+  return times > 0 ? times * at_once / blocks : most;
+}
+
 bool attend_prefers_splits(const AttendRowsArgs& a) {
-  // A third of a GPU would be busy without, or half of it on Hopper.
-  return attend_wgmma(a) && on_hopper() ? a.rows * ((a.heads + 63) / 64) <= 72
+  // A third of a GPU would be busy without.
+  return attend_wgmma(a) && on_hopper() ? a.rows * ((a.heads + 63) / 64) <= 47
                                         : a.rows * ((a.heads + 15) / 16) <= 47;
 }
 

@@ -1,17 +1,21 @@
 // Sparse MLA on Hopper's tensor cores, for selected positions of the released latent and more than 32 heads
-// (a wgmma takes 64). The arithmetic is attend_mma.cu's: latents as f16 without their scales, which come in
-// by quarters of a score and by the weights; weights times 2^15; tiles of 64 latents that are summed on their
-// own and folded one after another. Sums are the hardware's, so bits differ from attend_mma's, by rounding.
+// (a wgmma takes 64).
+//
+// A tile: 64 latents as f16, which holds code times scale exactly (attend_wgmma.cuh), RoPE parts as bf16.
+// Scores of 64 heads are one chain of products in f32. Weights are 2^15 or less in f16, relative to the
+// tile's largest score rounded up to a power of two, then to the largest so far: powers of two are all that
+// is ever scaled by, so that sums go on in place, tile after tile. Sums are the hardware's, so bits differ
+// from attend_mma's.
 //
 // Bound, for a tile and 64 heads: 64 * 64 * (576 + 512) multiply-adds, 2176 cycles of a processor's tensor
-// cores. Scores take both operands from shared memory, 4 KB for 32 cycles, which is all it gives. L2: 42 KB.
-// What it takes is some 6500 cycles: with room for two tiles, expanding one waits for the last use of
-// another.
+// cores. Shared memory gives 128 bytes a cycle: scores take both operands from it, 4 KB for 32 cycles, sums
+// 10 KB for 128, and the tile is written to it, 73 KB; 2600 cycles. L2: 42 KB a tile.
 //
-// Many rows: a block goes through all tiles of a row. Few rows: one kernel writes the weights, 8 KB for a
-// tile and 64 heads, and another adds up a few of the 512 values for all tiles in order (partial sums of
-// tiles would be 128 KB). A row gets the same bits either way, for the products of a tile and their order are
-// the same.
+// Many rows: a block goes through all tiles of a row. One warpgroup expands tiles, whose codes wait in its
+// registers for room in one of two buffers; one makes scores and weights; two add up 256 values each, and let
+// go of a buffer 16 latents at a time. Few rows: one kernel writes the weights, 8 KB for a tile and 64 heads,
+// and another adds up a few of the 512 values for all tiles in order (partial sums of tiles would be 128 KB).
+// A row gets the same bits either way, for the products of a tile and their order are the same.
 #include "kernels/cuda/attend_wgmma.cuh"
 
 namespace dsv::cuda {
@@ -21,17 +25,20 @@ using namespace hopper;
 
 constexpr int kRope = 64;
 constexpr int kRows = (kRank + kRope) / 64 * kBlock;  // bytes of 64 queries or latents
-constexpr int kThreads = 3 * kGroup;
+constexpr int kRounds = kTile / 16;
+constexpr int kWholeThreads = 4 * kGroup, kScoreThreads = 2 * kGroup;
 
 struct Shared {  // aligned to 1024 bytes
   unsigned char queries[kRows];
-  unsigned char tile[2][kRows];  // f16 codes, bf16 RoPE; in the RoPE block's place then the weights
-  float scales[2][kParts * kTile];
-  Stat stats[2][kHeads];
-  float query_factor[kHeads];
-  uint64_t full[2], weighed[2], empty[2];
+  unsigned char tile[2][kRank / 64 * kBlock];
+  unsigned char rope[3][kBlock];  // RoPE parts of the tiles in turn, a tile ahead; in their place the weights
+  float before[2][kHeads];        // what sums have to be multiplied with before a tile
+  float factor[kHeads];           // of scores; at last 1 / the sum of the weights
+  int32_t position[2][kTile], page[2][kTile], slot[kTile];
+  WordPair scale[kTile];  // f16: of the first two quarters, of the others
+  uint64_t full[2], weighed[2], empty[2][kRounds];
 };
-constexpr int64_t kShared = sizeof(Shared) + 1024;
+constexpr int64_t kShared = sizeof(Shared);
 static_assert(kShared <= kAttendWgmmaShared);
 
 struct TilesArgs {
@@ -41,120 +48,142 @@ struct TilesArgs {
 
 #ifdef DSV_WGMMA_CODE
 
-constexpr int kRopeBlock = kRank / 64;
-constexpr float kWeightBits = 15;  // the largest weight is 2^15
+constexpr int kRopeBlock = kRank / 64;  // of the queries
+constexpr float kWeightBits = 15;       // the largest weight is 2^15
 
 // ------------------------------------------------------------------------- what producers do
 
-struct Raw {
-  uint4 codes[kParts];
-  uint4 rope;
-  float scale;
-};
-__device__ __forceinline__ void load_raw(const unsigned char* latents, int32_t slot, int eighth, Raw& raw) {
-  if (slot < 0) {
-#pragma unroll
-    for (uint4& c : raw.codes) c = uint4{0, 0, 0, 0};
-    raw.rope = uint4{0, 0, 0, 0};
-    raw.scale = 0;
-    return;
-  }
-  const unsigned char* row = latents + int64_t{slot} * kAttendMmaRowBytes + 16 * eighth;
-#pragma unroll
-  for (int i = 0; i < kParts; ++i) raw.codes[i] = __ldg(reinterpret_cast<const uint4*>(row + kPart * i));
-  raw.rope = __ldg(reinterpret_cast<const uint4*>(row + kRank + 4 * kParts));
-  if (eighth < kParts) raw.scale = __ldg(reinterpret_cast<const float*>(row + kRank - 12 * eighth));
+// An address that offsets are added to in the instructions that use it, not in registers.
+__device__ __forceinline__ const unsigned char* one_address(const unsigned char* p) {
+#ifdef __CUDA_ARCH__
+  asm("" : "+l"(p));
+#endif
+  return p;
 }
 
-constexpr int kRounds = kTile / 16;
-
-// Of a tile: lane l looks up for its warp the l-th of the latents that the warp expands.
-__device__ __forceinline__ int produced_token() {
-  const int warp = threadIdx.x / kWarp % 4, lane = threadIdx.x % kWarp;
-  return lane / 4 % kRounds * 16 + 4 * warp + lane % 4;
+// Of a warp's 16 latents of a tile, four in each round, the one that lane l, or l + 16, looks up.
+__device__ __forceinline__ int looked_up_token() {
+  const int warp = threadIdx.x / kWarp % 4, l = threadIdx.x % 16;
+  return l / 4 * 16 + 4 * warp + l % 4;
 }
 
-// Tiles [first, first + tiles) of a row, by one warpgroup: 8 lanes a latent, 16 latents a round, two rounds
-// ahead.
+// Of the three places for RoPE parts, the one after.
+__device__ __forceinline__ int next_third(int third) { return third == 2 ? 0 : third + 1; }
+
+// Tiles [first, first + tiles) of a row, by one warpgroup, 16 latents a round. A thread has 16 codes of each
+// quarter of four latents, and 16 bytes of their RoPE parts. Codes are loaded as soon as those of the tile
+// before leave their registers, and wait there for room.
 __device__ __forceinline__ void produce(const AttendRowsArgs& a, Shared& s, int64_t r, int32_t sequence,
-                                        int32_t n, int32_t first, int32_t tiles, int32_t first_position) {
-  const int warp = threadIdx.x / kWarp % 4, lane = threadIdx.x % kWarp, eighth = lane % 8;
+                                        int32_t n, int32_t first, int32_t tiles, int32_t position) {
+  const int lane = threadIdx.x % kWarp;
+  // Eight lanes that store at once are two latents' halves, whose swizzles differ in the last bit: they meet
+  // all banks.
+  const int eighth = lane % 4 + lane / 8 % 2 * 4, low = lane / 16 * 2 + lane / 4 % 2,
+            token = threadIdx.x / kWarp % 4 * 4 + low;
+  const int looked_up = looked_up_token();
   const int32_t* selected = a.selected + r * a.topk;
   const int32_t* pages = a.step.page_table + int64_t{sequence} * a.step.page_stride;
-  const int own = produced_token();
-  const auto position = [&](int32_t tile) {
-    const int32_t at = (first + tile) * kTile + own;
-    return tile < tiles && at < n ? selected[at] : -1;
+  // Past the last, the last once more: its weight will be zero.
+  const auto copy_position = [&](int32_t tile) {
+    const int32_t at = (first + tile) * kTile + looked_up;
+    if (lane < 16) copy_async_word(&s.position[tile % 2][looked_up], selected + (at < n ? at : n - 1));
   };
-  const auto slot_of = [&](int32_t p) {
-    return p < 0 ? -1 : pages[p / kPageTokens] * kPageTokens + p % kPageTokens;
+  const auto copy_page = [&](int32_t tile) {
+    const int32_t p = s.position[tile % 2][looked_up];
+    if (lane < 16) copy_async_word(&s.page[tile % 2][looked_up], pages + p / kPageTokens);
   };
-  const auto load = [&](int32_t slots, int round, Raw& raw) {
-    load_raw(a.cache.latent, __shfl_sync(kAllLanes, slots, 4 * round + lane / 8), eighth, raw);
+  const auto row_of = [&](int32_t slot_, int offset) {
+    return one_address(a.cache.latent + int64_t{slot_} * kAttendMmaRowBytes + offset);
   };
-  const int token = 4 * warp + lane / 8, low = token % 8;
-  const bool swap = eighth >= 4;  // so that 8 lanes meet all banks
-  const int at = token * 128 + eighth / 4 * kBlock;
-  const int to0 = at + ((eighth % 4 * 2 + swap) ^ low) * 16, to1 = at + ((eighth % 4 * 2 + !swap) ^ low) * 16;
-  const int to_rope = kRopeBlock * kBlock + token * 128 + (eighth ^ low) * 16;
+  const int at = eighth / 4 * kBlock + token * 128;
+  const int to0 = at + ((eighth % 4 * 2) ^ token % 8) * 16,
+            to1 = at + ((eighth % 4 * 2 + 1) ^ token % 8) * 16;
 
-  const auto prefetch_rows = [&](int32_t slots) {
-    if (slots >= 0 && lane < 4 * kRounds) {
-      prefetch(a.cache.latent + int64_t{slots} * kAttendMmaRowBytes, kAttendMmaRowBytes);
+  uint4 codes[kRounds][kParts];
+  const auto load = [&](int32_t slot, int i) {
+    const unsigned char* from = row_of(slot, 16 * eighth);
+#pragma unroll
+    for (int q = 0; q < kParts; ++q) codes[i][q] = __ldg(reinterpret_cast<const uint4*>(from + kPart * q));
+  };
+  // Lane l: of the warp's latent l / 2 the scales of two quarters.
+  const int scaled = lane / 8 * 16 + threadIdx.x / kWarp % 4 * 4 + lane / 2 % 4;
+  const auto load_scales = [&] {
+    return *reinterpret_cast<const Pair*>(row_of(s.slot[scaled], kRank + 8 * (lane % 2)));
+  };
+  const auto copy_rope = [&](int third) {
+#pragma unroll
+    for (int i = 0; i < kRounds; ++i) {
+      copy_async(s.rope[third] + (16 * i + token) * 128 + (eighth ^ token % 8) * 16,
+                 row_of(s.slot[16 * i + token], kRank + 4 * kParts + 16 * eighth));
     }
   };
 
-  // Latents of a tile come to L2 while the tile two before is expanded, and to registers while the one before
-  // is.
-  int32_t slots = slot_of(first_position), next_slots = slot_of(position(1)), next_position = position(2);
-  Raw raw[2];
-  load(slots, 0, raw[0]);
-  load(slots, 1, raw[1]);
-  prefetch_rows(slots);
-  prefetch_rows(next_slots);
-  for (int32_t t = 0; t < tiles; ++t) {
+  // Copies come in turns: what is looked up, and RoPE parts.
+  copy_position(1);
+  copies_commit();
+  s.slot[looked_up] = pages[position / kPageTokens] * kPageTokens + position % kPageTokens;
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < kRounds; ++i) load(s.slot[16 * i + token], i);
+  Pair scales = load_scales();
+  copies_wait<0>();
+  __syncwarp();
+  copy_page(1);
+  copy_position(2);
+  copies_commit();
+  copy_rope(0);
+  copies_commit();
+  for (int32_t t = 0, third = 1; t < tiles; ++t, third = next_third(third)) {  // third: of the next tile
     const int b = t % 2;
-    const int32_t new_slots = slot_of(next_position);
-    next_position = position(t + 3);
-    if (t >= 2) barrier_wait(&s.empty[b], (t / 2 + 1) & 1);
-    const auto store = [&](int offset, const uint4& value) {
-      *reinterpret_cast<uint4*>(s.tile[b] + offset) = value;
-    };
+    const bool more = t + 1 < tiles;
+    copies_wait<1>();
+    __syncwarp();
+    reinterpret_cast<uint32_t*>(s.scale)[2 * scaled + lane % 2] = pack_f16(scales.x, scales.y);
+    s.slot[looked_up] =
+        s.page[(t + 1) % 2][looked_up] * kPageTokens + s.position[(t + 1) % 2][looked_up] % kPageTokens;
+    __syncwarp();
+    copy_page(t + 2);
+    copy_position(t + 3);
+    copies_commit();
+    if (more) scales = load_scales();
+    WordPair scale = s.scale[token];  // of a round ahead
+    int32_t slot = s.slot[token];
 #pragma unroll
-    for (int round = 0; round < kRounds; ++round) {
-      Raw& now = raw[round % 2];
-      const int tile = 16 * 128 * round;
+    for (int i = 0; i < kRounds; ++i) {
+      if (t >= 2) barrier_wait(&s.empty[b][i], (t / 2 + 1) & 1);
+      const WordPair now = scale;
+      const int32_t its_slot = slot;
+      if (i + 1 < kRounds) {
+        scale = s.scale[16 * (i + 1) + token];
+        slot = s.slot[16 * (i + 1) + token];
+      }
+      unsigned char* to = s.tile[b] + 16 * 128 * i;
 #pragma unroll
-      for (int i = 0; i < kParts; ++i) {
-        const uint4 c = now.codes[i];
+      for (int q = 0; q < kParts; ++q) {
+        const uint32_t two = q < 2 ? now.x : now.y;
         uint32_t w[8];
-        e4m3_to_f16(swap ? uint4{c.z, c.w, c.x, c.y} : c, w);
-        store(tile + 2 * kBlock * i + to0, uint4{w[0], w[1], w[2], w[3]});
-        store(tile + 2 * kBlock * i + to1, uint4{w[4], w[5], w[6], w[7]});
+        latent_values(codes[i][q], q % 2 ? spread_upper(two) : spread_lower(two), w);
+        *reinterpret_cast<uint4*>(to + 2 * kBlock * q + to0) = uint4{w[0], w[1], w[2], w[3]};
+        *reinterpret_cast<uint4*>(to + 2 * kBlock * q + to1) = uint4{w[4], w[5], w[6], w[7]};
       }
-      store(tile + to_rope, now.rope);
-      if (eighth < kParts) {
-        s.scales[b][eighth * kTile + 16 * round + token] = now.scale;
-      }
-      if (round + 2 < kRounds) load(slots, round + 2, now);
+      if (more) load(its_slot, i);
     }
-    fence_for_wgmma();  // waits for loads, too
+    copies_wait<1>();
     warp_arrive(&s.full[b]);
-    slots = next_slots;
-    next_slots = new_slots;
-    if (t + 1 == tiles) break;
-    load(slots, 0, raw[0]);
-    load(slots, 1, raw[1]);
-    prefetch_rows(next_slots);
+    if (!more) break;
+    copy_rope(third);
+    copies_commit();
   }
 }
 
-// ------------------------------------------------------------------------- what consumers do
+// ------------------------------------------------------------------------- scores and weights
 
-// Queries of 64 heads, by two warpgroups, times a power of two that brings the largest of the absorbed part
-// to [2^14, 2^15) if it is not tiny: that part as f16, the RoPE part as bf16. Heads past the last are zero.
-__device__ __forceinline__ void load_queries(const AttendRowsArgs& a, Shared& s, int64_t r, int first_head) {
-  const int lane = threadIdx.x % 4, own = static_cast<int>(threadIdx.x) / 4, head = first_head + own;
+// Of 64 heads the query of head `own`, by four threads, times a power of two that brings the largest of the
+// absorbed part to [2^14, 2^15) if it is not tiny: that part as f16, the RoPE part as bf16. Heads past the
+// last are zero.
+__device__ __forceinline__ void load_queries(const AttendRowsArgs& a, Shared& s, int64_t r, int first_head,
+                                             int own) {
+  const int lane = threadIdx.x % 4, head = first_head + own;
   const bool there = head < a.heads;
   const int64_t at = r * a.heads + head;
   const auto* q_abs = static_cast<const uint16_t*>(a.q_abs) + at * kRank;
@@ -197,47 +226,32 @@ __device__ __forceinline__ void load_queries(const AttendRowsArgs& a, Shared& s,
         uint4{w[0], w[1], w[2], w[3]};
   }
   if (lane == 0) {
-    s.query_factor[own] =
-        a.softmax_scale * 1.44269504f * float_of(static_cast<uint32_t>(127 - exponent) << 23);
+    s.factor[own] = a.softmax_scale * 1.44269504f * float_of(static_cast<uint32_t>(127 - exponent) << 23);
   }
 }
 
 // Scores of 64 heads and the 64 latents of buffer b.
-__device__ __forceinline__ void tile_scores(const Shared& s, int b, float (&score)[32]) {
-  const uint32_t q = block_descriptor(s.queries), k = block_descriptor(s.tile[b]);
+__device__ __forceinline__ void tile_scores(const Shared& s, int b, int third, float (&score)[32]) {
+  const uint32_t q = block_descriptor(s.queries), k = block_descriptor(s.tile[b]),
+                 rope = block_descriptor(s.rope[third]);
   constexpr uint32_t kNext = kBlock >> 4;
-  const float* scales = s.scales[b] + 2 * (threadIdx.x % 4);
-  float part[32];
   wgmma_fence();
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    wgmma_shared<true>(score, q + kRopeBlock * kNext + 2 * i, k + kRopeBlock * kNext + 2 * i, i != 0);
+    wgmma_shared<true>(score, q + kRopeBlock * kNext + 2 * i, rope + 2 * i, i != 0);
   }
 #pragma unroll
-  for (int p = 0; p < kParts; ++p) {
-    if (p > 0) wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const uint32_t at = (2 * p + i / 4) * kNext + 2 * (i % 4);
-      wgmma_shared<false>(part, q + at, k + at, i != 0);
-    }
-    wgmma_commit();
-    wgmma_wait<0>();
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const Pair scale = *reinterpret_cast<const Pair*>(scales + p * kTile + 8 * i);
-      score[4 * i] = fmaf(part[4 * i], scale.x, score[4 * i]);
-      score[4 * i + 1] = fmaf(part[4 * i + 1], scale.y, score[4 * i + 1]);
-      score[4 * i + 2] = fmaf(part[4 * i + 2], scale.x, score[4 * i + 2]);
-      score[4 * i + 3] = fmaf(part[4 * i + 3], scale.y, score[4 * i + 3]);
-    }
+  for (int i = 0; i < kRank / 16; ++i) {
+    const uint32_t at = i / 4 * kNext + 2 * (i % 4);
+    wgmma_shared<false>(score, q + at, k + at, 1);
   }
+  wgmma_commit();
+  wgmma_wait<0>();
 }
 
-// Weights of a tile's first `count` latents, as fragments of A for 4 steps of 16 latents; of rows g and g + 8
-// the maximum and the total.
+// Weights of a tile's first `count` latents: words[j][i] of rows g + 8 j and latents 8 i + 2 t, + 1.
 __device__ __forceinline__ void tile_weights(float (&score)[32], const float* factors, int count,
-                                             uint4 (&weights)[4], Stat (&stat)[2]) {
+                                             uint32_t (&words)[2][8], Stat (&stat)[2]) {
   if (count < kTile) {
     const int first = 2 * (threadIdx.x % 4);
 #pragma unroll
@@ -245,147 +259,196 @@ __device__ __forceinline__ void tile_weights(float (&score)[32], const float* fa
       if (i / 4 * 8 + first + i % 2 >= count) score[i] = -INFINITY;
     }
   }
-  uint32_t words[2][8];
+  float largest[2] = {-INFINITY, -INFINITY}, factor[2], offset[2], total[2] = {0, 0};
 #pragma unroll
-  for (int j = 0; j < 2; ++j) {
-    float largest = -INFINITY;
+  for (int i = 0; i < 32; ++i) largest[i / 2 % 2] = fmaxf(largest[i / 2 % 2], score[i]);
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
-      largest = fmaxf(largest, fmaxf(score[4 * i + 2 * j], score[4 * i + 2 * j + 1]));
-    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-    const float factor = factors[own_row() + 8 * j];
-    const float maximum = largest * factor, offset = kWeightBits - maximum;
-    float total = 0;
+  for (int lanes = 1; lanes <= 2; lanes *= 2) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      words[j][i] = pack_f16(exp2_fast(fmaf(score[4 * i + 2 * j], factor, offset)),
-                             exp2_fast(fmaf(score[4 * i + 2 * j + 1], factor, offset)));
-      const Pair two = unpack_f16(words[j][i]);  // what is summed is what was rounded
-      total += two.x + two.y;
-    }
-    total += __shfl_xor_sync(kAllLanes, total, 1);
-    total += __shfl_xor_sync(kAllLanes, total, 2);
-    stat[j] = {maximum, total};
+    for (float& x : largest) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, lanes));
   }
 #pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    weights[k] = {words[0][2 * k], words[1][2 * k], words[0][2 * k + 1], words[1][2 * k + 1]};
+  for (int j = 0; j < 2; ++j) {
+    factor[j] = factors[own_row() + 8 * j];
+    const float maximum = fminf(fmaxf(ceilf(largest[j] * factor[j]), -0x1p20f), 0x1p20f);
+    stat[j].maximum = __float2int_rn(maximum);
+    offset[j] = kWeightBits - maximum;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const float* two = score + 4 * i + 2 * j;
+      words[j][i] = pack_f16(exp2_fast(fmaf(two[0], factor[j], offset[j])),
+                             exp2_fast(fmaf(two[1], factor[j], offset[j])));
+      const Pair rounded = unpack_f16(words[j][i]);  // what is summed is what was rounded
+      total[j] += rounded.x + rounded.y;
+    }
+  }
+#pragma unroll
+  for (int lanes = 1; lanes <= 2; lanes *= 2) {
+#pragma unroll
+    for (float& x : total) x += __shfl_xor_sync(kAllLanes, x, lanes);
+  }
+#pragma unroll
+  for (int j = 0; j < 2; ++j) stat[j].total = total[j];
+}
+
+// One warpgroup: scores, then weights in the place of the RoPE parts.
+__device__ __forceinline__ void weigh_tiles(Shared& s, int32_t n, int32_t tiles) {
+  Running run[2];
+  const int t4 = threadIdx.x % 4;
+  for (int32_t t = 0, third = 0; t < tiles; ++t, third = next_third(third)) {
+    const int b = t % 2;
+    float score[32];
+    uint32_t words[2][8];
+    Stat stat[2];
+    barrier_wait(&s.full[b], t / 2 & 1);
+    fence_for_wgmma();
+    tile_scores(s, b, third, score);
+    tile_weights(score, s.factor, n - t * kTile, words, stat);
+    named_barrier(2, kGroup);  // no warp reads the RoPE parts any more
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      run[j].fold(stat[j]);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        *reinterpret_cast<uint32_t*>(s.rope[third] + weights_at(i, j)) = scaled(words[j][i], run[j].now);
+      }
+      if (t4 == 0) s.before[b][own_row() + 8 * j] = run[j].before;
+    }
+    warp_arrive(&s.weighed[b]);
+  }
+  if (t4 == 0) {
+    for (int j = 0; j < 2; ++j) s.factor[own_row() + 8 * j] = 1 / run[j].total;
+  }
+}
+
+// One warpgroup: scores, then weights to memory.
+__device__ __forceinline__ void write_weights(const AttendRowsArgs& a, Shared& s, int64_t result, int32_t n,
+                                              int32_t tiles) {
+  for (int32_t t = 0, third = 0; t < tiles; ++t, third = next_third(third)) {
+    const int b = t % 2;
+    float score[32];
+    uint32_t words[2][8];
+    Stat stat[2];
+    barrier_wait(&s.full[b], t / 2 & 1);
+    fence_for_wgmma();
+    tile_scores(s, b, third, score);
+    for (uint64_t& empty : s.empty[b]) warp_arrive(&empty);
+    tile_weights(score, s.factor, n - t * kTile, words, stat);
+    unsigned char* to = weights_of(a, result + t);
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      *reinterpret_cast<uint32_t*>(to + weights_at(i / 2, i % 2)) = words[i % 2][i / 2];
+    }
+    if (threadIdx.x % 4 == 0) {
+      for (int j = 0; j < 2; ++j) stats_of(a, result + t)[own_row() + 8 * j] = stat[j];
+    }
+  }
+}
+
+// ------------------------------------------------------------------------- sums
+
+// 256 values of 64 heads, by one warpgroup.
+__device__ __forceinline__ void add_up(Shared& s, int group, int32_t tiles, float (&mix)[2][64]) {
+#pragma unroll
+  for (int i = 0; i < 128; ++i) mix[i / 64][i % 64] = 0;
+  for (int32_t t = 0, third = 0; t < tiles; ++t, third = next_third(third)) {
+    const int b = t % 2;
+    barrier_wait(&s.weighed[b], t / 2 & 1);
+    fence_for_wgmma();
+    const float before[2] = {s.before[b][own_row()], s.before[b][own_row() + 8]};
+    if (__ballot_sync(kAllLanes, before[0] != 1 || before[1] != 1) != 0) {
+#pragma unroll
+      for (int i = 0; i < 128; ++i) mix[i / 64][i % 64] *= before[i / 2 % 2];
+    }
+    const uint32_t weights = block_descriptor(s.rope[third]),
+                   values = wide_descriptor(s.tile[b] + 4 * group * kBlock);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kRounds; ++k) {
+      wgmma_transposed(mix[0], weights + 2 * k, values + 128 * k);
+      wgmma_transposed(mix[1], weights + 2 * k, values + 128 * k + 2 * (kBlock >> 4));
+      wgmma_commit();
+    }
+    wgmma_wait<3>();
+    warp_arrive(&s.empty[b][0]);
+    wgmma_wait<2>();
+    warp_arrive(&s.empty[b][1]);
+    wgmma_wait<1>();
+    warp_arrive(&s.empty[b][2]);
+    wgmma_wait<0>();
+    warp_arrive(&s.empty[b][3]);
   }
 }
 
 // A block: 64 heads of a row, and with kWhole all of its tiles, or else a run of them whose weights are
-// written. Two warpgroups score every other tile each; then each adds up half of the values of both.
+// written.
 template <bool kWhole>
 __device__ __forceinline__ void attend_tiles(const TilesArgs& args) {
   const AttendRowsArgs& a = args.rows;
-  auto& s = *reinterpret_cast<Shared*>(aligned_shared());
+  auto& s = *reinterpret_cast<Shared*>(shared_memory());
+  constexpr int kScorer = kWhole ? 2 : 0, kProducer = kScorer + 1;
   const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroup, 0);  // known as uniform
   const int64_t r = blockIdx.z;
   const int first_head = static_cast<int>(blockIdx.x) * kHeads;
   const int32_t first = kWhole ? 0 : static_cast<int32_t>(blockIdx.y) * args.tiles;
   // Not one after another: n, the sequence, and positions that count if n says so.
-  const int32_t n = a.n_selected[r], all = (n + kTile - 1) / kTile, sequence = a.step.sequence[r];
-  const int32_t early = (first * kTile + produced_token());
-  const int32_t early_position = group == 2 && early < a.topk ? a.selected[r * a.topk + early] : -1;
+  const int32_t some = a.n_selected[r], its_sequence = a.step.sequence[r];
+  const int32_t early = first * kTile + looked_up_token();
+  const int32_t early_position = group == kProducer && early < a.topk ? a.selected[r * a.topk + early] : 0;
   if constexpr (!kWhole) let_next_begin();
+  const int32_t n = __shfl_sync(kAllLanes, some, 0), sequence = __shfl_sync(kAllLanes, its_sequence, 0);
+  const int32_t all = (n + kTile - 1) / kTile;
   const int32_t tiles = kWhole || all - first < args.tiles ? all - first : args.tiles;
   if (tiles <= 0) return;
   if (threadIdx.x == 0) {
     for (int b = 0; b < 2; ++b) {
       barrier_init(&s.full[b], 4);
       barrier_init(&s.weighed[b], 4);
-      barrier_init(&s.empty[b], kWhole ? 8 : 4);
+      for (uint64_t& empty : s.empty[b]) barrier_init(&empty, kWhole ? 8 : 4);
     }
     fence_barriers();
   }
   __syncthreads();
-  if (group == 2) {
-    fewer_registers<kWhole ? 72 : 104>();
-    produce(a, s, r, sequence, n, first, tiles, early < n ? early_position : -1);
-  } else {
-    more_registers<kWhole ? 216 : 200>();  // all together at most 3 * 168
-    load_queries(a, s, r, first_head);
+  if (kWhole && group < kScorer) {
+    more_registers<160>();  // all together 4 * 128
+    load_queries(a, s, r, first_head, static_cast<int>(threadIdx.x) / 4);
     fence_for_wgmma();
-    named_barrier(1, 2 * kGroup);
-    float mix[4][32];
+    named_barrier(1, 3 * kGroup);
+    float mix[2][64];
+    add_up(s, group, tiles, mix);
+    named_barrier(3, 3 * kGroup);
 #pragma unroll
-    for (int i = 0; i < 128; ++i) mix[i / 32][i % 32] = 0;
-    Running run;
-    for (int32_t pair = 0; 2 * pair < tiles; ++pair) {
-      const int parity = pair & 1;
-      const int32_t own = 2 * pair + group;
-      if (own < tiles) {
-        float score[32];
-        uint4 weights[4];
-        Stat stat[2];
-        barrier_wait(&s.full[group], parity);
-        tile_scores(s, group, score);
-        tile_weights(score, s.query_factor, n - (first + own) * kTile, weights, stat);
-        if constexpr (kWhole) {
-          named_barrier(2 + group, kGroup);  // no warp reads the RoPE block any more
-          auto* to = reinterpret_cast<uint4*>(s.tile[group] + kRopeBlock * kBlock) + threadIdx.x % kGroup;
+    for (int j = 0; j < 2; ++j) {
+      const int row = own_row() + 8 * j, head = first_head + row,
+                column = 256 * group + 2 * (threadIdx.x % 4);
+      if (head >= a.heads) continue;
+      const float inverse = s.factor[row];
 #pragma unroll
-          for (int k = 0; k < 4; ++k) to[kGroup * k] = weights[k];
-          if (threadIdx.x % 4 == 0) {
-            for (int j = 0; j < 2; ++j) s.stats[group][own_row() + 8 * j] = stat[j];
-          }
-          warp_arrive(&s.weighed[group]);
-        } else {
-          warp_arrive(&s.empty[group]);
-          const int64_t at = first_result(a, r, blockIdx.x) + first + own;
-          uint4* to = weights_of(a, at) + threadIdx.x % kGroup;
-#pragma unroll
-          for (int k = 0; k < 4; ++k) to[kGroup * k] = weights[k];
-          if (threadIdx.x % 4 == 0) {
-            for (int j = 0; j < 2; ++j) stats_of(a, at)[own_row() + 8 * j] = stat[j];
-          }
-        }
-      }
-      if constexpr (kWhole) {
-        for (int b = 0; b < 2 && 2 * pair + b < tiles; ++b) {
-          barrier_wait(&s.full[b], parity);
-          barrier_wait(&s.weighed[b], parity);
-          run.fold(s.stats[b][own_row()], s.stats[b][own_row() + 8]);
-          const auto* weights =
-              reinterpret_cast<const uint4*>(s.tile[b] + kRopeBlock * kBlock) + threadIdx.x % kGroup;
-          const uint32_t values = block_descriptor(s.tile[b]) + group * 4 * (kBlock >> 4);
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const float* scales = s.scales[b] + (2 * group + half) * kTile;
-            const Largest largest = largest_scale(scales);
-            uint32_t fragment[4][4];
-#pragma unroll
-            for (int k = 0; k < 4; ++k)
-              scale_weights(fragment[k], weights[kGroup * k], scales + 16 * k, largest.inverse);
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-              const uint32_t block = values + (2 * half + i) * (kBlock >> 4);
-              float sum[32];
-              wgmma_fence();
-#pragma unroll
-              for (int k = 0; k < 4; ++k) wgmma_transposed<32>(sum, fragment[k], block + 128 * k, k != 0);
-              wgmma_commit();
-              wgmma_wait<0>();
-              if (half == 1 && i == 1) warp_arrive(&s.empty[b]);
-              fold_values(mix[2 * half + i], sum, run, largest.scale);
-            }
-          }
-        }
+      for (int i = 0; i < 32; ++i) {
+        const float* pair = &mix[i / 16][i % 16 * 4 + 2 * j];
+        write_mixed(a, r, head, column + 8 * i, pair[0], pair[1], inverse);
       }
     }
-    if constexpr (kWhole) {
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int head = first_head + own_row() + 8 * j, column = 256 * group + 2 * (threadIdx.x % 4);
-        if (head >= a.heads) continue;
-        const float inverse = 1 / run.total[j];
-#pragma unroll
-        for (int i = 0; i < 32; ++i) {
-          const float* pair = &mix[i / 8][i % 8 * 4 + 2 * j];
-          write_mixed(a, r, head, column + 8 * i, pair[0], pair[1], inverse);
-        }
+  } else {
+    if (group == kProducer) {
+      if constexpr (kWhole) fewer_registers<112>();
+      produce(a, s, r, sequence, n, first, tiles,
+              early < n ? early_position : a.selected[r * a.topk + n - 1]);
+    } else if constexpr (kWhole) {
+      fewer_registers<80>();
+      named_barrier(1, 3 * kGroup);  // queries
+      weigh_tiles(s, n, tiles);
+      named_barrier(3, 3 * kGroup);  // totals
+    } else {
+      for (int i = 0; i < 2; ++i) {
+        load_queries(a, s, r, first_head, static_cast<int>(threadIdx.x) / 4 + 32 * i);
       }
+      fence_for_wgmma();
+      named_barrier(1, kGroup);
+      write_weights(a, s, first_result(a, r, blockIdx.x) + first, n - first * kTile, tiles);
     }
   }
 }
@@ -393,7 +456,8 @@ __device__ __forceinline__ void attend_tiles(const TilesArgs& args) {
 #endif
 
 template <bool kWhole>
-__global__ void __launch_bounds__(kThreads, 1) attend_wgmma_kernel([[maybe_unused]] TilesArgs args) {
+__global__ void __launch_bounds__(kWhole ? kWholeThreads : kScoreThreads, 1)
+    attend_wgmma_kernel([[maybe_unused]] TilesArgs args) {
 #ifdef DSV_WGMMA_CODE
   attend_tiles<kWhole>(args);
 #endif
@@ -403,14 +467,15 @@ __global__ void __launch_bounds__(kThreads, 1) attend_wgmma_kernel([[maybe_unuse
 void launch_attend_wgmma(const AttendRowsArgs& a, Stream stream) {
   const int64_t blocks = (a.heads + kHeads - 1) / kHeads;
   if (a.splits == 1) {
-    return launch(attend_wgmma_kernel<true>, {blocks, 1, a.rows}, kThreads, kShared, stream, TilesArgs{a, 0});
+    return launch(attend_wgmma_kernel<true>, {blocks, 1, a.rows}, kWholeThreads, kShared, stream,
+                  TilesArgs{a, 0});
   }
   constexpr int64_t kProcessors = 132;
   const int64_t tiles = a.splits;
   int64_t each = (tiles * blocks * a.rows + kProcessors - 1) / kProcessors;
   if (each > tiles) each = tiles;
-  launch(attend_wgmma_kernel<false>, {blocks, (tiles + each - 1) / each, a.rows}, kThreads, kShared, stream,
-         TilesArgs{a, static_cast<int32_t>(each)});
+  launch(attend_wgmma_kernel<false>, {blocks, (tiles + each - 1) / each, a.rows}, kScoreThreads, kShared,
+         stream, TilesArgs{a, static_cast<int32_t>(each)});
   launch_mix(a, stream);
 }
 

@@ -35,10 +35,10 @@ namespace dsv::cuda {
 
 inline constexpr int kMostCluster = 8;
 
-// A block's shared memory, as many bytes as the launch asked for, 16-byte aligned. All shared memory is
+// A block's shared memory, as many bytes as the launch asked for, 1024-byte aligned. All shared memory is
 // dynamic, so that an emulated block's can be poisoned and guarded.
 __device__ inline unsigned char* shared_memory() {
-  extern __shared__ __align__(16) unsigned char dsv_shared[];
+  extern __shared__ __align__(1024) unsigned char dsv_shared[];
   return dsv_shared;
 }
 

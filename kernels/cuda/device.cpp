@@ -160,6 +160,7 @@ const Weight* load_weight(Device* handle, const HostMatrix& m) {
     for (int64_t i = 0; i < m.cols; ++i) {
       const float value = value_at(m, i);
       vector.put(&value, sizeof value);
+      weight->largest = std::fmax(weight->largest, std::fabs(value));
     }
     vector.finish();
     weight->vector = reinterpret_cast<const float*>(memory + layout.values + layout.scales);

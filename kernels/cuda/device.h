@@ -15,6 +15,7 @@ namespace dsv::cuda {
 struct CudaWeight {
   WeightView view;
   const float* vector = nullptr;  // rows == 1: the values as f32 [cols]
+  float largest = 0;              // of their magnitudes
 };
 
 // Ops work on at most `rows` rows at a time, so that scratch is bounded whatever the batch; attention, whose

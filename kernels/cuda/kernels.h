@@ -350,17 +350,23 @@ struct AttendRowsArgs {
   bool to_bf16;
   float* mixed;                            // out [R, heads, padded(rank)]: softmax-weighted latents, packed
   int64_t shared_limit = kPortableShared;  // shared memory that a block can have
+  bool f16_latents = true;                 // none is larger than kAttendLargestLatent
 };
 void launch_attend(const AttendRowsArgs&, Stream);
+// Of `most` rows, as many as keep all processors of a Hopper GPU busy to the end.
+int32_t attend_even_rows(int32_t heads, int32_t most);
 // Whether a launch's rows, each of which one block could have, are faster if they are split.
 bool attend_prefers_splits(const AttendRowsArgs&);
 void launch_attend_mma(const AttendRowsArgs&, Stream);
-// Hopper's own, attend_wgmma.cu: for selected positions that fit into kAttendMmaFold, and heads that fill
-// blocks of 64 at least by half. So which kernel takes a row is up to the model and the GPU, not to the
-// batch. It has a smaller use for `partial`: a row needs less than a seventh of what it does in attend_mma.
-inline constexpr int64_t kAttendWgmmaShared = 226 * 1024;
+// Hopper's own, attend_wgmma.cu: for selected positions that fit into kAttendMmaFold, latents that f16 holds,
+// and heads that fill blocks of 64 at least by half. So which kernel takes a row is up to the model and the
+// GPU, not to the batch. It has a smaller use for `partial`: a row needs less than a seventh of what it does
+// in attend_mma.
+inline constexpr int64_t kAttendWgmmaShared = 227 * 1024;
+inline constexpr float kAttendLargestLatent = 57344;  // e4m3's largest times 2^7: f16 has it
 inline bool attend_wgmma(const AttendRowsArgs& a) {
-  return a.selected && a.topk <= kAttendMmaFold && a.heads > 32 && a.shared_limit >= kAttendWgmmaShared;
+  return a.selected && a.topk <= kAttendMmaFold && a.heads > 32 && a.shared_limit >= kAttendWgmmaShared &&
+         a.f16_latents;
 }
 void launch_attend_wgmma(const AttendRowsArgs&, Stream);
 int64_t attend_shared_bytes(int64_t rank, int64_t rope);

@@ -179,6 +179,22 @@ __device__ __forceinline__ uint32_t spread_bytes(uint32_t word) {
 #endif
 }
 
+// A half of a word twice.
+__device__ __forceinline__ uint32_t spread_lower(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(word, 0, 0x1010);
+#else
+  return word << 16 | (word & 0xFFFF);
+#endif
+}
+__device__ __forceinline__ uint32_t spread_upper(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(word, 0, 0x3232);
+#else
+  return word >> 16 | (word & 0xFFFF0000u);
+#endif
+}
+
 // Sixteen e4m3 codes as f16, which holds them all.
 __device__ __forceinline__ void e4m3_to_f16(const uint4& codes, uint32_t* out) {
   const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};

@@ -1,5 +1,6 @@
 // The cache, selection and attention.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/cuda/linear_ops.h"
 
@@ -51,7 +52,8 @@ void attend(Device* handle, const AttendArgs& args) {
   // Positions that a row has at most: how many it has is known on the device.
   const int32_t most = args.selected ? g.index_topk : d.longest(args.rows.first, args.rows.count);
   const bool mma = attend_mma(d.official(), rank, g.qk_rope_head_dim), whole = mma && most <= kAttendMmaFold;
-  for_tiles(args.rows, whole ? d.tile.attend : d.tile.split, [&](int32_t first, int32_t count) {
+  const int32_t at_once = whole ? attend_even_rows(g.num_heads, d.tile.attend) : d.tile.split;
+  for_tiles(args.rows, at_once, [&](int32_t first, int32_t count) {
     AttendRowsArgs rows{};
     rows.rows = count;
     rows.heads = g.num_heads;
@@ -71,6 +73,9 @@ void attend(Device* handle, const AttendArgs& args) {
     rows.to_bf16 = d.official();
     rows.mixed = d.mixed;
     rows.shared_limit = d.runtime->shared_limit();
+    // A latent is a vector of length sqrt(rank) at most, times the norm's weights.
+    rows.f16_latents = cuda_weight(args.weights->kv_a_norm).largest * std::sqrt(static_cast<float>(rank)) <=
+                       kAttendLargestLatent;
     // `partial` is for tile.split rows of attend_mma, or seven times as many of attend_wgmma.
     if (whole && (count > 7 * d.tile.split || !attend_prefers_splits(rows))) rows.splits = 1;
     launch_absorb({count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), rows.q,

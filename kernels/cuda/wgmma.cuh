@@ -63,15 +63,26 @@ __device__ __forceinline__ void named_barrier(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
 
-// What this thread has written to shared memory, or knows to be written, is there for wgmma.
+// What this thread has written to shared memory, or knows to be written, is there for wgmma. Waits for the
+// thread's loads, too.
 __device__ __forceinline__ void fence_for_wgmma() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-// Brings memory to L2; bytes: a multiple of 16.
-__device__ __forceinline__ void prefetch(const void* p, int bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
-}
 
+// Sixteen or four bytes to shared memory. A thread waits for all but its last so many groups of copies.
+__device__ __forceinline__ void copy_async(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global)
+               : "memory");
+}
+__device__ __forceinline__ void copy_async_word(void* shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(shared)), "l"(global)
+               : "memory");
+}
+__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ __forceinline__ void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
@@ -87,6 +98,10 @@ __device__ __forceinline__ uint32_t block_descriptor(const void* block) {
   return (shared_address(block) & 0x3FFFF) >> 4 | uint32_t{1024 >> 4} << 16;
 }
 inline constexpr uint32_t kDescriptorHigh = 1024 >> 4 | 1u << 30;
+// The same of a transposed B that goes on in the blocks behind: one for each 64 columns.
+__device__ __forceinline__ uint32_t wide_descriptor(const void* block) {
+  return (shared_address(block) & 0x3FFFF) >> 4 | uint32_t{64 * 128 >> 4} << 16;
+}
 
 #define DSV_F8(d, i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
@@ -95,6 +110,13 @@ inline constexpr uint32_t kDescriptorHigh = 1024 >> 4 | 1u << 30;
 #define DSV_D16 DSV_D8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define DSV_D32 DSV_D16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 
+#define DSV_F64(d, i)                                                                      \
+  DSV_F8(d, i), DSV_F8(d, i + 8), DSV_F8(d, i + 16), DSV_F8(d, i + 24), DSV_F8(d, i + 32), \
+      DSV_F8(d, i + 40), DSV_F8(d, i + 48), DSV_F8(d, i + 56)
+#define DSV_D64                                                                                      \
+  DSV_D32                                                                                            \
+      ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, " \
+      "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 // d = a b + (add ? d : 0): both from shared memory, K-major, 64 x 64 x 16.
 template <bool kBf16>
 __device__ __forceinline__ void wgmma_shared(float (&d)[32], uint32_t a, uint32_t b, int add) {
@@ -115,32 +137,31 @@ __device__ __forceinline__ void wgmma_shared(float (&d)[32], uint32_t a, uint32_
   }
 }
 
-// d = a b + (add ? d : 0) in f16: a from registers, b transposed from shared memory, 64 x 2 kValues x 16.
+// d += a b in f16: both from shared memory, b transposed (wide_descriptor), 64 x 2 kValues x 16.
 template <int kValues>
-__device__ __forceinline__ void wgmma_transposed(float (&d)[kValues], const uint32_t (&a)[4], uint32_t b,
-                                                 int add) {
-  static_assert(kValues == 32 || kValues == 16 || kValues == 8);
-  if constexpr (kValues == 32) {
+__device__ __forceinline__ void wgmma_transposed(float (&d)[kValues], uint32_t a, uint32_t b) {
+  static_assert(kValues == 64 || kValues == 32 || kValues == 16);
+  if constexpr (kValues == 64) {
     asm volatile(
-        "{ .reg .pred p; .reg .b64 b; setp.ne.b32 p, %37, 0; mov.b64 b, {%36, %38};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" DSV_D32
-        "}, {%32, %33, %34, %35}, b, p, 1, 1, 1; }"
+        "{ .reg .pred p; .reg .b64 a, b; setp.ne.b32 p, %67, 0; mov.b64 a, {%64, %66}; mov.b64 b, {%65, "
+        "%66};\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" DSV_D64 "}, a, b, p, 1, 1, 0, 1; }"
+        : DSV_F64(d, 0)
+        : "r"(a), "r"(b), "n"(kDescriptorHigh), "r"(1));
+  } else if constexpr (kValues == 32) {
+    asm volatile(
+        "{ .reg .pred p; .reg .b64 a, b; setp.ne.b32 p, %35, 0; mov.b64 a, {%32, %34}; mov.b64 b, {%33, "
+        "%34};\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" DSV_D32 "}, a, b, p, 1, 1, 0, 1; }"
         : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(add), "n"(kDescriptorHigh));
-  } else if constexpr (kValues == 16) {
-    asm volatile(
-        "{ .reg .pred p; .reg .b64 b; setp.ne.b32 p, %21, 0; mov.b64 b, {%20, %22};\n"
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {" DSV_D16
-        "}, {%16, %17, %18, %19}, b, p, 1, 1, 1; }"
-        : DSV_F8(d, 0), DSV_F8(d, 8)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(add), "n"(kDescriptorHigh));
+        : "r"(a), "r"(b), "n"(kDescriptorHigh), "r"(1));
   } else {
     asm volatile(
-        "{ .reg .pred p; .reg .b64 b; setp.ne.b32 p, %13, 0; mov.b64 b, {%12, %14};\n"
-        "wgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {" DSV_D8
-        "}, {%8, %9, %10, %11}, b, p, 1, 1, 1; }"
-        : DSV_F8(d, 0)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(add), "n"(kDescriptorHigh));
+        "{ .reg .pred p; .reg .b64 a, b; setp.ne.b32 p, %19, 0; mov.b64 a, {%16, %18}; mov.b64 b, {%17, "
+        "%18};\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {" DSV_D16 "}, a, b, p, 1, 1, 0, 1; }"
+        : DSV_F8(d, 0), DSV_F8(d, 8)
+        : "r"(a), "r"(b), "n"(kDescriptorHigh), "r"(1));
   }
 }
 

@@ -202,6 +202,7 @@ TEST(CudaAttend, HopperOneTile) { check_wgmma({2, 33, 65, 700, {1, 63}}); }
 TEST(CudaAttend, HopperSomeTiles) { check_wgmma({2, 70, 333, 900, {333, 65}}); }
 // More rows: wider blocks of values.
 TEST(CudaAttend, HopperFiveRows) { check_wgmma({5, 40, 200, 300, {200, 1, 129}}); }
+TEST(CudaAttend, HopperTenRows) { check_wgmma({10, 33, 66, 300, {66, 5, 64}}); }
 TEST(CudaAttend, HopperManyRows) { check_wgmma({17, 33, 66, 300, {66, 3, 64}}); }
 
 TEST(CudaAttend, QueriesOfAnySize) {
@@ -213,29 +214,33 @@ TEST(CudaAttend, QueriesOfAnySize) {
 }
 
 // Weights far below the largest keep their bits, and are all there is where the heaviest position has zeros.
-TEST(CudaAttend, SmallWeightsCount) {
-  for (const float gap : {14.0f, 20.0f, 26.0f}) {  // powers of two between the first weight and the rest
-    Case c(2, 3, 65, 100, {65});
-    const auto heavy = static_cast<size_t>(c.pages[0] * kPageTokens + c.selected[0]);
-    for (size_t t = 0; t < c.cache.size() / kAttendMmaRowBytes; ++t) {
-      unsigned char* row = c.cache.data() + t * kAttendMmaRowBytes;
-      for (int i = 0; i < kRank && t == heavy; ++i) row[i] = 0;
-      for (int i = 0; i < 8; ++i) row[i] = t == heavy ? 0x78 : t % 2;  // 256; nothing or nearly so
-      for (int g = 0; g < 4; ++g) store_f32(row + kRank + 4 * g, 1);
-    }
-    for (size_t r = 0; r < 2; ++r) std::copy_n(&c.selected[0], 65, &c.selected[65 * r]);
-    for (size_t i = 0; i < c.q_abs.size(); ++i) {
-      c.q_abs[i] = float_to_bf16(i % kRank < 8 ? gap / (8 * 256 * 0.135f * 1.4427f) : 0.0f);
-    }
-    for (float& x : c.q) x = 0;
-    check(c);
+Case small_weights(int32_t heads, float gap) {  // gap: powers of two between the first weight and the rest
+  Case c(2, heads, 65, 100, {65});
+  const auto heavy = static_cast<size_t>(c.pages[0] * kPageTokens + c.selected[0]);
+  for (size_t t = 0; t < c.cache.size() / kAttendMmaRowBytes; ++t) {
+    unsigned char* row = c.cache.data() + t * kAttendMmaRowBytes;
+    for (int i = 0; i < kRank && t == heavy; ++i) row[i] = 0;
+    for (int i = 0; i < 8; ++i) row[i] = t == heavy ? 0x78 : t % 2;  // 256; nothing or nearly so
+    for (int g = 0; g < 4; ++g) store_f32(row + kRank + 4 * g, 1);
   }
+  for (size_t r = 0; r < 2; ++r) std::copy_n(&c.selected[0], 65, &c.selected[65 * r]);
+  for (size_t i = 0; i < c.q_abs.size(); ++i) {
+    c.q_abs[i] = float_to_bf16(i % kRank < 8 ? gap / (8 * 256 * 0.135f * 1.4427f) : 0.0f);
+  }
+  for (float& x : c.q) x = 0;
+  return c;
+}
+TEST(CudaAttend, SmallWeightsCount) {
+  for (const float gap : {14.0f, 20.0f, 26.0f}) check(small_weights(3, gap));
+}
+TEST(CudaAttend, HopperSmallWeightsCount) {
+  for (const float gap : {14.0f, 26.0f}) check_wgmma(small_weights(33, gap));
 }
 
 // A latent that is much smaller than others of its tile keeps its bits: scales as far apart as the cache's
 // writer can put them, and what has the larger ones weighs nothing.
-TEST(CudaAttend, SmallLatentsCount) {
-  Case c(2, 3, 65, 100, {65});
+Case small_latents(int32_t heads) {
+  Case c(2, heads, 65, 100, {65});
   for (size_t t = 0; t < c.cache.size() / kAttendMmaRowBytes; ++t) {
     unsigned char* row = c.cache.data() + t * kAttendMmaRowBytes;
     const bool large = t % kPageTokens % 7 == 5;
@@ -245,8 +250,10 @@ TEST(CudaAttend, SmallLatentsCount) {
   }
   for (size_t i = 0; i < c.q_abs.size(); ++i) c.q_abs[i] = float_to_bf16(i % kRank < 8 ? 0.25f : 0.0f);
   for (float& x : c.q) x = 0;
-  check(c);
+  return c;
 }
+TEST(CudaAttend, SmallLatentsCount) { check(small_latents(3)); }
+TEST(CudaAttend, HopperSmallLatentsCount) { check_wgmma(small_latents(33)); }
 
 TEST(CudaAttend, NanIsSeen) {
   for (const bool split : {false, true}) {

@@ -498,7 +498,7 @@ void run_times() {
   for (const int32_t splits : {kMostSplits, 1}) attend("b=2, 128 heads, 32K", 2, 2, 128, 32768, splits, 0);
   for (const int32_t splits : {kMostSplits, 1}) attend("b=4, 128 heads, 32K", 4, 4, 128, 32768, splits, 0);
   for (const int32_t splits : {kMostSplits, 1}) attend("b=8, 128 heads, 32K", 8, 8, 128, 32768, splits, 31.1);
-  attend("b=16, 128 heads, 32K", 16, 16, 128, 32768, 1, 0);
+  for (const int32_t splits : {kMostSplits, 1}) attend("b=16, 128 heads, 32K", 16, 16, 128, 32768, splits, 0);
   attend("b=32, 128 heads, 32K", 32, 32, 128, 32768, 1, 68.3);
   attend("b=64 s_q=2, 128 heads, 32K", 64, 128, 128, 32768, 1, 193.6);
   attend("b=128 s_q=2, 128 heads, 32K", 128, 256, 128, 32768, 1, 374.9);

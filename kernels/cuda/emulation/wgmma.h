@@ -91,9 +91,13 @@ inline void barrier_wait(uint64_t* barrier, int parity) {
 }
 inline void named_barrier(int name, int threads) { emulation::named_barrier(name, threads); }
 inline void fence_for_wgmma() {}
+inline void copy_async(void* shared, const void* global) { std::memcpy(shared, global, 16); }
+inline void copy_async_word(void* shared, const void* global) { std::memcpy(shared, global, 4); }
+inline void copies_commit() {}
+template <int kPending>
+void copies_wait() {}
 inline void let_next_begin() {}
 inline void wait_for_last() {}
-inline void prefetch(const void*, int) {}
 inline float exp2_fast(float x) { return exp2f(x); }
 template <int kRegisters>
 void more_registers() {}
@@ -107,6 +111,7 @@ void wgmma_wait() {
   emulation::finish(kPending);
 }
 inline uint32_t block_descriptor(const void* block) { return shared_address(block) / 16; }
+inline uint32_t wide_descriptor(const void* block) { return shared_address(block) / 16; }
 
 // Row and column of this thread's accumulator i.
 inline unsigned accumulator_row(int i) {
@@ -129,25 +134,15 @@ void wgmma_shared(float (&d)[32], uint32_t a, uint32_t b, int add) {
     }
   });
 }
+// A K-major, and B whose rows are the k, in blocks of 64 columns.
 template <int kValues>
-void wgmma_transposed(float (&d)[kValues], const uint32_t (&a)[4], uint32_t b, int add) {
-  uint32_t all[4][kWarp];
-  for (int i = 0; i < 4; ++i) std::memcpy(all[i], emulation::exchange(kAllLanes, a[i]), sizeof all[i]);
-  float row[2][16];  // of A: g and g + 8
-  for (unsigned k = 0; k < 16; ++k) {
-    for (unsigned upper = 0; upper < 2; ++upper) {
-      const uint32_t word = all[k / 8 * 2 + upper][threadIdx.x % kWarp / 4 * 4 + k % 8 / 2];
-      row[upper][k] = f16_to_float(static_cast<uint16_t>(word >> 16 * (k % 2)));
-    }
-  }
-  struct Rows {
-    float at[2][16];
-  } rows;
-  std::memcpy(&rows, row, sizeof rows);
-  emulation::issue(d, kValues, add != 0, [=](float* to) {
+void wgmma_transposed(float (&d)[kValues], uint32_t a, uint32_t b) {
+  emulation::issue(d, kValues, true, [=](float* to) {
     for (int i = 0; i < kValues; ++i) {
+      const unsigned column = accumulator_column(i), block = b + column / 64 * (64 * 128 / 16);
       for (unsigned k = 0; k < 16; ++k) {
-        to[i] += rows.at[i / 2 % 2][k] * f16_to_float(emulation::swizzled_value(b, k, accumulator_column(i)));
+        to[i] += f16_to_float(emulation::swizzled_value(a, accumulator_row(i), k)) *
+                 f16_to_float(emulation::swizzled_value(block, k, column % 64));
       }
     }
   });
