@@ -446,6 +446,10 @@ struct TensorArgs {
   int64_t x_group = 0, y_group = 0;  // bytes, values
   bool fp8_sums = false;             // on Hopper's FP8 tensor cores, in tiles of kFp8Rows: other bits
 };
+// .. A token of routed experts has several weights at a time.
+inline constexpr int tensor_splits(const TensorArgs& a) {
+  return tensor_splits(a.outputs * a.groups * (a.tiles ? 8 : 1), a.pitch);
+}
 inline TensorFormat tensor_format(const TensorArgs& a) {
   return a.dtype == Dtype::bf16 ? TensorFormat::bf16 : a.x.scale ? TensorFormat::e4m3 : TensorFormat::mixed;
 }

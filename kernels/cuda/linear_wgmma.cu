@@ -461,7 +461,7 @@ int32_t columns_of(const TensorArgs& a) {
 }  // namespace
 
 bool wgmma_takes_side_by_side(const TensorArgs& a, int blocks) {
-  const int splits = tensor_splits(a.outputs * a.groups, a.pitch);
+  const int splits = tensor_splits(a);
   return !a.tiles && blocks <= kMostCluster && splits % blocks == 0 && splits / blocks <= 2;
 }
 
@@ -477,7 +477,7 @@ int wgmma_side_by_side(const TensorArgs& a) {
   double least = persistent * (a.rows > kMapRows ? 1.25 : 1) + 5;
   int best = 0;
   for (const int n : {1, 2, 4, 8}) {
-    if (!wgmma_takes_side_by_side(a, n) || tensor_splits(a.outputs * a.groups, a.pitch) == 1) continue;
+    if (!wgmma_takes_side_by_side(a, n) || tensor_splits(a) == 1) continue;
     // Larger clusters do not fill every part of the chip.
     const int64_t tiles = (a.rows + kMapRows - 1) / kMapRows * columns * n,
                   at_once = n > 2 ? gpu * 6 / 7 : gpu;
@@ -496,7 +496,7 @@ void launch_tensor_wgmma_as(const TensorArgs& a, Stream stream, int side_by_side
   args.a = a;
   args.row_tiles = (a.rows + kWgmmaRows - 1) / kWgmmaRows;
   args.columns = columns_of(a);
-  args.splits = tensor_splits(a.outputs * a.groups, a.pitch);
+  args.splits = tensor_splits(a);
   a.kind == TensorKind::swiglu ? launch_kind<true>(args, stream, side_by_side)
                                : launch_kind<false>(args, stream, side_by_side);
 }
