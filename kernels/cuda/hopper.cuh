@@ -35,6 +35,7 @@ inline float2 load_shared_pair(uint32_t at) {
   if (at % 8 != 0) std::abort();  // misaligned
   return {load_shared(at), load_shared(at + 4)};
 }
+inline void store_shared(uint32_t at, float v) { memcpy(emulation::block_memory + at, &v, sizeof v); }
 
 struct Barrier {
   uint8_t expected, pending, phase, unused;
@@ -66,6 +67,7 @@ inline void barrier_wait(uint32_t at, uint32_t parity) {
 // Clusters are of one block.
 inline uint32_t cluster_rank() { return 0; }
 inline void cluster_sync() { __syncthreads(); }
+inline void barrier_arrive_at(uint32_t at, uint32_t) { barrier_arrive(at); }
 inline float4 load_cluster(uint32_t at, uint32_t) {
   float4 v;
   memcpy(&v, emulation::block_memory + at, sizeof v);
@@ -91,8 +93,12 @@ inline void copy_box(uint32_t shared, const TensorMap* map, int32_t column, int3
   barrier_step(b);
 }
 
+inline void copy_box_to(uint32_t shared, const TensorMap* map, int32_t column, int32_t row, uint32_t barrier,
+                        uint16_t) {
+  copy_box(shared, map, column, row, barrier);
+}
 inline void copy_bytes(uint32_t shared, const void* from, uint32_t bytes, uint32_t barrier) {
-  if (shared % 16 != 0 || bytes % 16 != 0) std::abort();
+  if (shared % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0 || bytes % 16 != 0) std::abort();
   memcpy(emulation::block_memory + shared, from, bytes);
   Barrier& b = barrier_at(barrier);
   b.bytes -= static_cast<int32_t>(bytes);
@@ -162,7 +168,8 @@ void wgmma_f16(float (&sums)[kCount], const uint32_t (&a)[4], uint64_t b, int ad
 inline void wgmma_e4m3(float (&sums)[32], const uint32_t (&a)[4], uint64_t b, int add) {
   put_product(sums, a, b, add, true);
 }
-inline void wgmma_e4m3(float (&sums)[64], uint64_t a, uint64_t b, int add) {
+template <int kCount>
+void wgmma_e4m3(float (&sums)[kCount], uint64_t a, uint64_t b, int add) {
   Product p = {};
   p.a_shared = a, p.b = b, p.e4m3 = true;
   put_product(p, sums, add != 0);
@@ -234,6 +241,10 @@ __device__ __forceinline__ float2 load_shared_pair(uint32_t at) {
   return v;
 }
 
+__device__ __forceinline__ void store_shared(uint32_t at, float v) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
+}
+
 // ------------------------------------------------------------------------------------- barriers
 
 __device__ __forceinline__ void barrier_init(uint32_t barrier, uint32_t arrivals) {
@@ -271,6 +282,15 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
     }
 #endif
   } while (!done);
+}
+
+// An arrival at the barrier in the same place of block `rank` of the cluster.
+__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, uint32_t rank) {
+  asm volatile(
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there]; }" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
 }
 
 __device__ __forceinline__ uint32_t cluster_rank() {
@@ -311,7 +331,16 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const TensorMap* map, 
       : "memory");
 }
 
-// A piece of memory, like a box. All multiples of 16.
+// The same to the same places of the cluster's blocks in the mask, each of which counts the bytes.
+__device__ __forceinline__ void copy_box_to(uint32_t shared, const TensorMap* map, int32_t column,
+                                            int32_t row, uint32_t barrier, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%2, %3}], [%4], %5;" ::"r"(shared),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
+      : "memory");
+}
+// Consecutive bytes: multiples of 16, from and to multiples of 16.
 __device__ __forceinline__ void copy_bytes(uint32_t shared, const void* from, uint32_t bytes,
                                            uint32_t barrier) {
   asm volatile(
@@ -373,15 +402,51 @@ __device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t address) {
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
 
-// d = a b^T + (add ? d : 0): 64 x 128 x 32 of e4m3.
+// d = a b^T + (add ? d : 0): 64 x N x 32 of e4m3, N / 2 sums a thread.
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[16], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3"
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8)
+      : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[28], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %30, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n56k32.f32.e4m3.e4m3"
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
+      "%21, %22, %23, %24, %25, %26, %27}, %28, %29, p, 1, 1; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27])
+      : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[32], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3"
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
+      "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, 1, 1; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)
+      : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[48], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %50, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n96k32.f32.e4m3.e4m3"
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
+      "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
+      "%40, %41, %42, %43, %44, %45, %46, %47}, %48, %49, p, 1, 1; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24), DSV_F8(d, 32), DSV_F8(d, 40)
+      : "l"(a), "l"(b), "r"(add));
+}
 __device__ __forceinline__ void wgmma_e4m3(float (&d)[64], uint64_t a, uint64_t b, int add) {
   asm volatile(
       "{ .reg .pred p; setp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3"
-      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63}, %64, %65, p, 1, 1; }"
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
+      "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
+      "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, "
+      "%59, %60, %61, %62, %63}, %64, %65, p, 1, 1; }"
       : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24), DSV_F8(d, 32), DSV_F8(d, 40), DSV_F8(d, 48),
         DSV_F8(d, 56)
       : "l"(a), "l"(b), "r"(add));
@@ -398,6 +463,15 @@ __device__ __forceinline__ void wgmma_f16(float (&d)[64], const uint32_t (&a)[4]
       "%62, %63}, {%64, %65, %66, %67}, %68, p, 1, 1, 0; }"
       : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24), DSV_F8(d, 32), DSV_F8(d, 40), DSV_F8(d, 48),
         DSV_F8(d, 56)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_f16(float (&d)[16], const uint32_t (&a)[4], uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %21, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16"
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19}, %20, "
+      "p, 1, 1, 0; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 __device__ __forceinline__ void wgmma_f16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {

@@ -41,14 +41,16 @@ inline constexpr int64_t kTensorBlock = 128;  // bytes
 inline constexpr int tensor_blocks(int64_t row_bytes) {
   return static_cast<int>((row_bytes + kTensorBlock - 1) / kTensorBlock);
 }
+// How rows of e4m3 lie in memory: scales of 128 values each as [R, blocks]; as [blocks, R], what
+// linear_fp8.cu copies to shared memory; or so with the codes as f16, each block in the order of its mma
+// steps (spread_word), what linear_wgmma.cu copies.
+enum class PackedForm : int32_t { by_row, by_block, spread };
 struct PackedRows {
   const unsigned char* data = nullptr;  // [R, pitch]: e4m3 or bf16
   int64_t pitch = 0;                    // bytes
-  const float* scale = nullptr;         // e4m3: [R, scale_cols], of 128 values each
+  const float* scale = nullptr;         // e4m3: [R, scale_cols] or [blocks, scale_cols]
   int64_t scale_cols = 0;
-  // e4m3 as f16, each block in the order of its mma steps (spread_word), and scales [blocks, scale_cols]:
-  // what linear_wgmma16.cu copies to shared memory as it is.
-  bool spread = false;
+  PackedForm form = PackedForm::by_row;
 };
 // Where the two halves of word i of a spread row's e4m3 codes go, in words: to this one, and 4 on. Word 4 t +
 // j of a unit of 16 is lane t's part of step j (tensor.cuh); a step has 8 words, its columns 0 to 7 first.
@@ -63,13 +65,12 @@ inline constexpr int64_t packed_bytes(int64_t rows, int64_t cols) {  // enough f
   return rows * (codes > f32 ? codes : f32) + 12 * blocks;
 }
 inline PackedRows packed_rows(void* memory, int64_t rows, int64_t cols, Rounding rounding,
-                              bool spread = false) {
-  const int64_t pitch = packed_pitch(cols, rounding) * (spread ? 2 : 1);
+                              PackedForm form = PackedForm::by_row) {
+  const int64_t pitch = packed_pitch(cols, rounding) * (form == PackedForm::spread ? 2 : 1);
   const auto* data = static_cast<const unsigned char*>(memory);
-  if (spread)
-    return {data, pitch, reinterpret_cast<const float*>(data + rows * pitch), (rows + 3) / 4 * 4, true};
   if (rounding != Rounding::e4m3) return {data, pitch};
-  return {data, pitch, reinterpret_cast<const float*>(data + rows * pitch), tensor_blocks(cols)};
+  const int64_t scale_cols = form == PackedForm::by_row ? tensor_blocks(cols) : (rows + 3) / 4 * 4;
+  return {data, pitch, reinterpret_cast<const float*>(data + rows * pitch), scale_cols, form};
 }
 
 // Where the rows of a batch are and what they see.
@@ -151,11 +152,11 @@ struct PackCodesArgs {  // x as codes, for the tensor cores
   Rounding rounding;   // bf16 or e4m3
   bool power_of_two;   // e4m3 scales
   unsigned char* out;  // as packed_rows says
-  bool spread = false;
+  PackedForm form = PackedForm::by_row;
 };
 void launch_pack_codes(const PackCodesArgs&, Stream);
 
-struct GatherRowsArgs {  // out[p] = from[row[p]], as packed_rows has e4m3 rows, spread or not
+struct GatherRowsArgs {  // out[p] = from[row[p]], as packed_rows has e4m3 rows of its form
   int32_t rows;
   PackedRows from;
   const int32_t* row;  // [R]
@@ -394,14 +395,16 @@ struct alignas(128) TensorMap {
 // Of bytes: in boxes of 128 columns and kMapRows rows.
 inline constexpr int kMapRows = 64;
 bool wgmma_works();  // whether the current device has that engine, and Hopper's tensor cores
-TensorMap weight_map(const WeightView&);
-TensorMap input_map(const PackedRows&, int64_t rows);
-TensorMap scale_map(const PackedRows&, int64_t rows, int64_t blocks, int64_t box);  // of spread input
+TensorMap weight_map(const WeightView&, int64_t box_rows = kMapRows);
+TensorMap input_map(const PackedRows&, int64_t rows, int64_t box_rows = kMapRows);
+TensorMap scale_map(const PackedRows&, int64_t rows, int64_t blocks, int64_t box);  // not of form by_row
 
 // One FFN, or one of several by tile.
 struct FfnView {
   WeightView gate, up, down;
   TensorMap gate_map = {}, up_map = {}, down_map = {};
+  TensorMap gate_few_map = {}, up_few_map = {}, down_few_map = {};  // in boxes for launch_tensor_fp8_few
+  void make_maps();
 };
 // Pairs (row, expert) of one expert: at most as many as the launch says.
 struct ExpertTile {
@@ -456,6 +459,10 @@ struct TensorArgs {
   int64_t x_group = 0, y_group = 0;  // bytes, values
   bool fp8_sums = false;             // on Hopper's FP8 tensor cores, in tiles of kFp8Rows: other bits
 };
+// .. A token of routed experts has several weights at a time.
+inline constexpr int tensor_splits(const TensorArgs& a) {
+  return tensor_splits(a.outputs * a.groups * (a.tiles ? 8 : 1), a.pitch);
+}
 inline TensorFormat tensor_format(const TensorArgs& a) {
   return a.dtype == Dtype::bf16 ? TensorFormat::bf16 : a.x.scale ? TensorFormat::e4m3 : TensorFormat::mixed;
 }
@@ -472,11 +479,17 @@ bool wgmma_takes_side_by_side(const TensorArgs&, int blocks);
 int wgmma_side_by_side(const TensorArgs&);  // the quickest
 // .. or of up to 256 rows for FP8 sums. Both take what the copy engine can read: rows of x one after another
 // (pair_row is null), and FFNs with maps.
-inline constexpr int32_t kFp8Rows = 256;
+inline constexpr int32_t kFp8Rows = 256, kFp8Pairs = 192;  // pairs: of routed experts
 void launch_tensor_fp8(const TensorArgs&, Stream);
+// .. of up to kFp8FewRows rows all together, of one weight.
+inline constexpr int32_t kFp8FewRows = 128;
+void launch_tensor_fp8_few(const TensorArgs&, Stream);
+int fp8_few_outputs(bool swiglu, int64_t outputs);  // of a tile: rows of each weight
 inline void launch_tensor(const TensorArgs& a, Stream stream) {
-  if (a.fp8_sums) return launch_tensor_fp8(a, stream);
-  if (a.x.spread) return launch_tensor_wgmma(a, stream);
+  if (a.fp8_sums)
+    return !a.tiles && a.rows <= kFp8FewRows ? launch_tensor_fp8_few(a, stream)
+                                             : launch_tensor_fp8(a, stream);
+  if (a.x.form == PackedForm::spread) return launch_tensor_wgmma(a, stream);
   a.tile_rows <= kFewRows ? launch_tensor_few(a, stream) : launch_tensor_many(a, stream);
 }
 // Rows of a tile for a launch in which weights of all these outputs meet about so many rows. Large tiles use

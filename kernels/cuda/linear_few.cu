@@ -23,7 +23,7 @@ struct FewArgs {
 // Grid: x outputs, y tiles of kGroups * 8 rows of input. A warp of the block has one split of one slot:
 // kTiles * 16 outputs, or for SwiGLU 16 of gate and the same of up.
 template <TensorFormat kFormat, bool kSwiglu, int kTiles, int kGroups>
-__global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups* input_chunks(kFormat) <= 2 ? 2 : 1)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups* input_chunks(kFormat) == 1 ? 2 : 1)
     few_kernel(FewArgs args) {
   static_assert(!kSwiglu || kTiles == 2);
   constexpr int kDepth = few_depth(kTiles, kGroups);
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kTiles* kGroups* input_chunk
 
 template <TensorFormat kFormat, bool kSwiglu, int kTiles, int kGroups>
 void launch_few(const TensorArgs& a, Stream stream) {
-  const int splits = tensor_splits(a.outputs * a.groups, a.pitch);
+  const int splits = tensor_splits(a);
   const int warps = splits > 4 ? splits : 4, slots = warps / splits;
   const int64_t per_block = slots * (kSwiglu ? kMmaRows : kTiles * kMmaRows);
   launch(few_kernel<kFormat, kSwiglu, kTiles, kGroups>,
@@ -189,7 +189,7 @@ void launch_kind(const TensorArgs& a, Stream stream) {
     if (a.kind == TensorKind::swiglu) return launch_few<kFormat, true, 2, kGroups>(a, stream);
     // 32 outputs a warp share the input, if enough warps remain.
     const int64_t outputs = a.outputs * a.groups;
-    const bool wide = outputs / 32 * tensor_splits(outputs, a.pitch) * a.tile_bound >= 700;
+    const bool wide = outputs / 32 * tensor_splits(a) * a.tile_bound >= 700;
     if (wide) return launch_few<kFormat, false, 2, kGroups>(a, stream);
     launch_few<kFormat, false, 1, kGroups>(a, stream);
   }

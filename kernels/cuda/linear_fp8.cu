@@ -10,30 +10,51 @@
 // served with these sums.
 //
 // Bound: the tensor cores, 1024 cycles for a block of 256 x 128 x 128 (4096 rows of 7168 x 16384: 0.96 PFLOP,
-// 0.53 ms at 1.75 GHz). Shared memory has 1130 cycles' work with it: 48 KB come, each of four products reads
-// 8 KB of input and 16 KB of weights. L2 gives 48 KB, 10 TB/s, which is more than the 8.8 that it was seen to
-// give: 0.65 ms. Measured 0.89 ms: without the scaling 0.79, without copies too 0.69. Output is f32: 4096 x
-// 24576 are 0.4 GB. Experts: every weight is read once, for all its rows up to 256: 7.5 GB for gate and up of
-// 256, 2.5 ms at 3 TB/s.
+// 0.60 ms at the 1.5 to 1.6 GHz that 700 W leave). Shared memory has 1150 cycles' work with it: 48 KB come,
+// and each of four products reads 8 KB of input and 16 KB of weights. Experts: the bytes of the weights, each
+// read once for all its rows up to 192 (7.5 GB for gate and up of 256: 1.8 ms at 4.1 TB/s).
+//
+// What that took, for 4096 rows of 7168 x 16384 on an H200: copies of all rows at once, because the copying
+// thread needs a few hundred cycles for each, and scales that are copied with the stage (0.90 ms with boxes
+// of 64 rows and scales from global memory, 0.76 so); waiting for the next stage while a product runs,
+// because a group scales for some 200 cycles, in which only the other group's product has the tensor cores
+// (0.72); two blocks of threads that share rows (0.71).
 #include "kernels/cuda/tensor.cuh"
 
 #if defined(DSV_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define DSV_HOPPER
 #include "kernels/cuda/hopper.cuh"
 #endif
+#include "kernels/cuda/linear_fp8.cuh"
 
 namespace dsv::cuda {
 namespace {
 
-constexpr int kBoxBytes = kMapRows * static_cast<int>(kTensorBlock);
-constexpr int kInputBoxes = kFp8Rows / kMapRows, kWeightBoxes = 2, kTileOutputs = kWeightBoxes * kMapRows;
-constexpr int kStages = 4, kStageBytes = (kInputBoxes + kWeightBoxes) * kBoxBytes;
-constexpr int kGroups = 2, kGroupThreads = 128, kConsumers = kGroups * kGroupThreads;
-constexpr int kThreads = kConsumers + kGroupThreads;  // and a group of which one thread has things copied
-[[maybe_unused]] constexpr int kTurns =
-    kInputBoxes / kGroups;  // boxes of input that a group multiplies one after another
-constexpr int64_t kSharedBytes = 1024 + int64_t{kStages} * (kStageBytes + 16);
+constexpr int kThreads =
+    kConsumers + kGroupThreads;  // and a group of which two warps bring what is to be read
+constexpr int kTileOutputs = 128;
+constexpr int kBlocks = kMostCluster > 1 ? 2 : 1;  // of threads with the same rows, a cluster
 [[maybe_unused]] constexpr int kTilesTogether = 8;
+
+// A tile: kBoxes of 64 rows, which the groups of warps take in turns, times 128 rows of the weight (for
+// SwiGLU half of gate, half of up).
+template <bool kSwiglu_, int kBoxes_>
+struct FormOf {
+  static constexpr bool kSwiglu = kSwiglu_;
+  static constexpr int kBoxes = kBoxes_, kTurns = (kBoxes + kGroups - 1) / kGroups;
+  static constexpr int kRows = kBoxes * kMapRows, kStep = kSwiglu ? kTileOutputs / 2 : kTileOutputs;
+  static constexpr int kInput = kBoxes * kBoxBytes, kStage = kInput + 2 * kBoxBytes;
+  // Of the tile's rows and those from a multiple of four on before, where a copy may begin.
+  static constexpr int kRowScales = 1024, kScales = kRowScales + 128;
+  static constexpr int kReaders = kBlocks * kConsumers / kWarp;
+  static constexpr int kStages = (kMostShared - 1024) / (kStage + kScales + 16);
+  static constexpr int kShared = 1024 + kStages * (kStage + kScales + 16);
+};
+using ManyForm = FormOf<false, kFp8Rows / kMapRows>;
+using ManySwigluForm = FormOf<true, kFp8Rows / kMapRows>;
+using PairsForm = FormOf<false, kFp8Pairs / kMapRows>;
+using PairsSwigluForm = FormOf<true, kFp8Pairs / kMapRows>;
+static_assert(4 * kFp8Rows <= ManyForm::kRowScales && 4 * (kFp8Pairs + 3) <= PairsForm::kRowScales);
 
 struct Fp8Args {
   TensorMap x, weight;  // weight: of a linear; FFNs bring theirs
@@ -45,226 +66,201 @@ struct Fp8Args {
 
 using namespace hopper;
 
-struct Ring {
-  uint32_t stages;  // address of stages, then barriers
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ uint32_t input() const { return stages + stage * kStageBytes; }
-  __device__ __forceinline__ uint32_t full(int s) const { return stages + kStages * kStageBytes + 8 * s; }
-  __device__ __forceinline__ uint32_t empty(int s) const { return full(kStages) + 8 * s; }
-  __device__ __forceinline__ void next() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
-};
-
-// For SwiGLU half of a tile's outputs are of gate, half of up.
-template <bool kSwiglu>
+// One thread has a tile copied: all rows of the form, of which the tile may need fewer; those by halves, each
+// to both blocks of the cluster.
+template <class Form>
 __device__ __forceinline__ void produce(const Fp8Args& args, const ExpertTile& tile, int32_t output,
-                                        int blocks, Ring& ring) {
+                                        int blocks, Fp8Ring<Form>& ring) {
+  constexpr int kPart = Form::kInput / kBlocks, kPartRows = Form::kRows / kBlocks;
   const TensorArgs& a = args.a;
-  const int boxes = (tile.count + kMapRows - 1) / kMapRows;
+  const auto rank = static_cast<int>(cluster_rank());
   const TensorMap *first = &args.weight, *second = first;
   if (a.kind == TensorKind::down) {
-    first = second = &a.ffn[tile.expert].down_map;
+    first = &a.ffn[tile.expert].down_map;
   } else if (a.kind == TensorKind::swiglu) {
     first = &a.ffn[tile.expert].gate_map, second = &a.ffn[tile.expert].up_map;
   }
   if (a.kind != TensorKind::linear) {
     acquire_map(first);
-    if (second != first) acquire_map(second);
+    if (Form::kSwiglu) acquire_map(second);
   }
-  for (int block = 0; block < blocks; ++block, ring.next()) {
+  const float* scale = a.x.scale + (tile.begin & ~3);
+  const int64_t rest = a.x.scale_cols - (tile.begin & ~3);  // a multiple of four
+  const auto scale_bytes =
+      static_cast<uint32_t>(rest < Form::kRowScales / 4 ? 4 * rest : int64_t{Form::kRowScales});
+  for (int block = 0; block < blocks; ++block, ring.next(), scale += a.x.scale_cols) {
     const int32_t column = block * static_cast<int32_t>(kTensorBlock);
-    const uint32_t ready = ring.full(ring.stage), weights = ring.input() + kInputBoxes * kBoxBytes;
+    const uint32_t ready = ring.full(ring.stage);
     barrier_wait(ring.empty(ring.stage), ring.parity ^ 1);
-    barrier_expect(ready, (boxes + kWeightBoxes) * kBoxBytes);
-    for (int box = 0; box < boxes; ++box) {
-      copy_box(ring.input() + box * kBoxBytes, &args.x, column, tile.begin + box * kMapRows, ready);
-    }
-    copy_box(weights, first, column, output, ready);
-    copy_box(weights + kBoxBytes, second, column, kSwiglu ? output : output + kMapRows, ready);
+    barrier_expect(ready, Form::kStage + scale_bytes);
+    copy_box_to(ring.input() + rank * kPart, &args.x, column, tile.begin + rank * kPartRows, ready,
+                (1 << kBlocks) - 1);
+    copy_box(ring.weight(), first, column, output, ready);
+    if (Form::kSwiglu) copy_box(ring.weight() + kBoxBytes, second, column, output, ready);
+    copy_bytes(ring.row_scales(), scale, scale_bytes, ready);
   }
 }
 
-// A group has every second box of 64 rows. Sums 4 i + 2 r + c are of row g + 8 r of a warp's 16 and of output
-// 8 i + 2 t
-// + c.
-template <bool kSwiglu>
-__device__ __forceinline__ void consume(const Fp8Args& args, const ExpertTile& tile, int32_t first_output,
-                                        int blocks, Ring& ring) {
+template <class Form>
+__device__ __forceinline__ void produce_scales(const Fp8Args& args, const ExpertTile& tile, int32_t output,
+                                               int blocks, Fp8Ring<Form>& ring) {
   const TensorArgs& a = args.a;
-  const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
-  const int warp = static_cast<int>(threadIdx.x) / kWarp % 4, lane = threadIdx.x % kWarp, g = lane / 4,
-            t = lane % 4;
-  const uint64_t weights0 = swizzled_descriptor(ring.stages + kInputBoxes * kBoxBytes),
-                 rows0 = swizzled_descriptor(ring.stages + group * kBoxBytes);
-  const int32_t scale_row = first_output < a.outputs ? first_output / static_cast<int32_t>(kQuantBlock) : 0;
-  const float *w_scale, *up_scale = nullptr;
-  if constexpr (kSwiglu) {
-    const WeightView &gate = a.ffn[tile.expert].gate, &up = a.ffn[tile.expert].up;
-    w_scale = gate.scale + scale_row * gate.scale_cols;
-    up_scale = up.scale + scale_row * up.scale_cols;
+  if constexpr (Form::kSwiglu) {
+    const FfnView& ffn = a.ffn[tile.expert];
+    bring_scales({scales_from(ffn.gate, output, a.outputs), scales_from(ffn.up, output, a.outputs)}, blocks,
+                 ring);
   } else {
     const WeightView& w = a.kind == TensorKind::down ? a.ffn[tile.expert].down : a.weight;
-    w_scale = w.scale + scale_row * w.scale_cols;
+    bring_scales({scales_from(w, output, a.outputs)}, blocks, ring);
   }
-  const int mine = group * kMapRows + warp * 16 + g;  // the first of this lane's rows
-  const float* x_scale[kTurns][2];
-#pragma unroll
-  for (int h = 0; h < kTurns; ++h) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = h * kGroups * kMapRows + mine + 8 * r;
-      x_scale[h][r] = a.x.scale + (tile.begin + (row < tile.count ? row : 0)) * a.x.scale_cols;
-    }
-  }
-  float next_x[kTurns][2], next_w[2] = {};
-  const auto load_scales = [&](int block) {
-#pragma unroll
-    for (int h = 0; h < kTurns; ++h) {
-      next_x[h][0] = __ldg(x_scale[h][0] + block), next_x[h][1] = __ldg(x_scale[h][1] + block);
-    }
-    next_w[0] = __ldg(w_scale + block);
-    if (kSwiglu) next_w[1] = __ldg(up_scale + block);
+}
+
+// A group has every second box of 64 rows. While a product runs, the next one's stage is waited for and its
+// scales are read.
+template <class Form>
+__device__ __forceinline__ void consume(const Fp8Args& args, const ExpertTile& tile, int32_t first_output,
+                                        int blocks, Fp8Ring<Form>& ring) {
+  const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  const int warp = static_cast<int>(threadIdx.x) / kWarp % 4, lane = threadIdx.x % kWarp;
+  const int mine = group * kMapRows + warp * 16 + lane / 4;  // the first of this lane's rows
+  const int turns = ((tile.count + kMapRows - 1) / kMapRows - group + 1) / kGroups;  // boxes of this group
+  const auto release = [&](int stage) {
+    __syncwarp();
+    if (lane < kBlocks) barrier_arrive_at(ring.empty(stage), static_cast<uint32_t>(lane));
   };
-  load_scales(0);
-  float sum[kTurns][64];
+  if (turns == 0) {
+    for (int block = 0; block < blocks; ++block, ring.next()) {
+      barrier_wait(ring.full(ring.stage), ring.parity);
+      release(ring.stage);
+    }
+    return;
+  }
+  const uint64_t weights0 = swizzled_descriptor(ring.stages + Form::kInput),
+                 rows0 = swizzled_descriptor(ring.stages + group * kBoxBytes);
+  const uint32_t my_scales = 4 * ((tile.begin & 3) + mine);
+  struct Scales {
+    float2 rows, weight;  // rows g and g + 8; gate and up
+  };
+  const auto row_scales = [&](int h) {
+    const uint32_t at = ring.row_scales() + my_scales + 4 * h * kGroups * kMapRows;
+    return float2{load_shared(at), load_shared(at + 32)};
+  };
+  const auto wait = [&] {
+    barrier_wait(ring.full(ring.stage), ring.parity);
+    const float w = load_shared(ring.weight_scales());
+    return Scales{row_scales(0), {w, Form::kSwiglu ? load_shared(ring.weight_scales() + 4) : w}};
+  };
+  float sum[Form::kTurns][64];
 #pragma unroll
   for (auto& box : sum) {
 #pragma unroll
     for (float& s : box) s = 0;
   }
-  for (int block = 0; block < blocks; ++block, ring.next()) {
-    float x[kTurns][2];
+  Scales next = wait();
+  for (int block = 0; block < blocks; ++block) {
+    const int stage = ring.stage;
+    const auto offset = static_cast<uint32_t>(stage * (Form::kStage >> 4));
 #pragma unroll
-    for (int h = 0; h < kTurns; ++h) x[h][0] = next_x[h][0], x[h][1] = next_x[h][1];
-    const float w[2] = {next_w[0], kSwiglu ? next_w[1] : next_w[0]};
-    load_scales(block + 1 < blocks ? block + 1 : block);
-    const uint64_t stage = static_cast<uint32_t>(ring.stage * (kStageBytes >> 4));
-    barrier_wait(ring.full(ring.stage), ring.parity);
-#pragma unroll
-    for (int h = 0; h < kTurns; ++h) {
-      const int box = h * kGroups + group;
-      const bool any = box * kMapRows < tile.count, more = (box + kGroups) * kMapRows < tile.count;
-      if (!any && h > 0) break;
+    for (int h = 0; h < Form::kTurns; ++h) {
+      const uint64_t rows = rows0 + offset + h * (kGroups * kBoxBytes >> 4), weights = weights0 + offset;
       float part[64];
-      if (any) {
-        const uint64_t rows = rows0 + stage + h * (kGroups * kBoxBytes >> 4), weights = weights0 + stage;
-        forget(part);
-        wgmma_fence();
+      forget(part);
+      wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < 4; ++k) wgmma_e4m3(part, rows + 2 * k, weights + 2 * k, k);
-        wgmma_commit();
-        wgmma_wait<0>(part);
+      for (int k = 0; k < 4; ++k) wgmma_e4m3(part, rows + 2 * k, weights + 2 * k, k);
+      wgmma_commit();
+      const Scales now = next;
+      const bool last = h + 1 == Form::kTurns || h + 1 >= turns;
+      if (!last) {
+        next.rows = row_scales(h + 1);
+      } else {
+        ring.next();
+        if (block + 1 < blocks) next = wait();
       }
-      if (h + 1 == kTurns || !more) {  // done with the stage
-        __syncwarp();
-        if (lane == 0) barrier_arrive(ring.empty(ring.stage));
-      }
-      if (!any) break;
-      const float factor[2][2] = {{x[h][0] * w[0], x[h][1] * w[0]}, {x[h][0] * w[1], x[h][1] * w[1]}};
+      wgmma_wait<0>(part);
+      if (last) release(stage);
+      const float factor[2][2] = {{now.rows.x * now.weight.x, now.rows.y * now.weight.x},
+                                  {now.rows.x * now.weight.y, now.rows.y * now.weight.y}};
 #pragma unroll
       for (int i = 0; i < 64; ++i) sum[h][i] = fmaf(part[i], factor[i / 32][i / 2 % 2], sum[h][i]);
+      if (last) break;
     }
   }
-
-  // Lanes swap so that each has four neighbouring outputs of every second block of 8.
-  const bool aligned = a.y_stride % 4 == 0 && reinterpret_cast<uintptr_t>(a.y) % 16 == 0, odd = t % 2;
-  constexpr int kOutputs = kSwiglu ? kMapRows : kTileOutputs;
 #pragma unroll
-  for (int h = 0; h < kTurns; ++h) {
+  for (int h = 0; h < Form::kTurns; ++h) {
+    if (h >= turns) break;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = h * kGroups * kMapRows + mine + 8 * r;
-      float* const y = a.y + (tile.begin + row) * a.y_stride;
-#pragma unroll
-      for (int p = 0; p < kOutputs / 16; ++p) {
-        float v[2][2];
-#pragma unroll
-        for (int b = 0; b < 2; ++b) {
-#pragma unroll
-          for (int c = 0; c < 2; ++c) {
-            const int i = (2 * p + b) * 4 + 2 * r + c;
-            const float s = (kSwiglu ? swiglu(sum[h][i], sum[h][i + 32 * kSwiglu]) : sum[h][i]) * a.factor;
-            v[b][c] = a.to_bf16 ? round_bf16(s) : s;
-          }
-        }
-        const float other0 = __shfl_xor_sync(kAllLanes, odd ? v[0][0] : v[1][0], 1);
-        const float other1 = __shfl_xor_sync(kAllLanes, odd ? v[0][1] : v[1][1], 1);
-        const float four[4] = {odd ? other0 : v[0][0], odd ? other1 : v[0][1], odd ? v[1][0] : other0,
-                               odd ? v[1][1] : other1};
-        const int64_t output = first_output + (2 * p + odd) * 8 + 2 * (t & 2);
-        if (row < tile.count && aligned && output + 3 < a.outputs) {
-          *reinterpret_cast<float4*>(y + output) = {four[0], four[1], four[2], four[3]};
-        } else {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            if (row < tile.count && output + i < a.outputs) y[output + i] = four[i];
-          }
-        }
-      }
+      store_row<Form::kSwiglu>(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
     }
   }
 }
 #endif
 
 // Persistent blocks, one a processor.
-template <bool kSwiglu>
-__global__ void __launch_bounds__(kThreads, 1)
+template <class Form>
+__global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(kThreads, 1)
     fp8_kernel([[maybe_unused]] const __grid_constant__ Fp8Args args) {
 #ifdef DSV_HOPPER
-  Ring ring;
+  Fp8Ring<Form> ring;
   ring.stages = (shared_address(shared_memory()) + 1023) / 1024 * 1024;
   if (threadIdx.x == 0) {
-    for (int s = 0; s < kStages; ++s) {
-      barrier_init(ring.full(s), 1);
-      barrier_init(ring.empty(s), kConsumers / kWarp);
-    }
+    ring.init();
     barriers_ready();
   }
-  __syncthreads();
+  cluster_sync();
   const TensorArgs& a = args.a;
   const int blocks = tensor_blocks(a.pitch);
-  const int32_t row_tiles = a.tiles ? *a.n_tiles : args.row_tiles;
+  const int32_t row_tiles = a.tiles ? *a.n_tiles : args.row_tiles, columns = args.columns / kBlocks;
+  const auto rank = static_cast<int32_t>(cluster_rank());
   const auto for_tiles = [&](auto&& body) {
-    for (auto at = static_cast<int32_t>(blockIdx.x); at < row_tiles * args.columns;
-         at += static_cast<int32_t>(gridDim.x)) {
-      const TilePlace place = tile_place(at, row_tiles, args.columns, a.tiles ? 1 : kTilesTogether);
-      const int32_t begin = place.row_tile * kFp8Rows;
+    for (auto at = static_cast<int32_t>(blockIdx.x) / kBlocks; at < row_tiles * columns;
+         at += static_cast<int32_t>(gridDim.x) / kBlocks) {
+      const TilePlace place = tile_place(at, row_tiles, columns, a.tiles ? 1 : kTilesTogether);
+      const int32_t begin = place.row_tile * Form::kRows;
       body(a.tiles ? a.tiles[place.row_tile]
-                   : ExpertTile{0, begin, a.rows - begin < kFp8Rows ? a.rows - begin : kFp8Rows},
-           place.column * (kSwiglu ? kMapRows : kTileOutputs));
+                   : ExpertTile{0, begin, a.rows - begin < Form::kRows ? a.rows - begin : Form::kRows},
+           (place.column * kBlocks + rank) * Form::kStep);
     }
   };
   if (threadIdx.x >= kConsumers) {
     give_registers<40>();
     if (threadIdx.x == kConsumers) {
-      for_tiles([&](const ExpertTile& tile, int32_t output) {
-        produce<kSwiglu>(args, tile, output, blocks, ring);
-      });
+      for_tiles([&](const ExpertTile& tile, int32_t output) { produce(args, tile, output, blocks, ring); });
+    } else if (threadIdx.x / kWarp == kConsumers / kWarp + 1) {
+      for_tiles(
+          [&](const ExpertTile& tile, int32_t output) { produce_scales(args, tile, output, blocks, ring); });
     }
   } else {
     take_registers<232>();
-    for_tiles(
-        [&](const ExpertTile& tile, int32_t output) { consume<kSwiglu>(args, tile, output, blocks, ring); });
+    for_tiles([&](const ExpertTile& tile, int32_t output) { consume(args, tile, output, blocks, ring); });
   }
+  cluster_sync();  // until nobody copies to another block or arrives there
 #endif
+}
+
+template <class Form>
+void launch_form(const TensorArgs& a, Stream stream) {
+  static_assert(Form::kTurns * kGroups >= Form::kBoxes && Form::kReaders % kBlocks == 0);
+  Fp8Args args = {};
+  args.x = input_map(a.x, a.rows, Form::kRows / kBlocks);
+  if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight, kTileOutputs);
+  args.a = a;
+  args.row_tiles = (a.rows + Form::kRows - 1) / Form::kRows;
+  constexpr int64_t kStep = int64_t{Form::kStep} * kBlocks;
+  args.columns = static_cast<int32_t>((a.outputs + kStep - 1) / kStep * kBlocks);
+  const int64_t tiles = int64_t{a.tiles ? a.tile_bound : args.row_tiles} * args.columns;
+  const int64_t most = processors() / kBlocks * kBlocks;
+  launch(fp8_kernel<Form>, {tiles < most ? tiles : most}, kThreads, Form::kShared, stream, args);
 }
 
 }  // namespace
 
 void launch_tensor_fp8(const TensorArgs& a, Stream stream) {
   const bool swiglu = a.kind == TensorKind::swiglu;
-  const int64_t outputs = swiglu ? kMapRows : kTileOutputs;
-  Fp8Args args = {};
-  args.x = input_map(a.x, a.rows);
-  if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight);
-  args.a = a;
-  args.row_tiles = (a.rows + kFp8Rows - 1) / kFp8Rows;
-  args.columns = static_cast<int32_t>((a.outputs + outputs - 1) / outputs);
-  const int64_t tiles = int64_t{a.tiles ? a.tile_bound : args.row_tiles} * args.columns;
-  launch(swiglu ? fp8_kernel<true> : fp8_kernel<false>, {tiles < processors() ? tiles : processors()},
-         kThreads, kSharedBytes, stream, args);
+  if (a.tiles) return swiglu ? launch_form<PairsSwigluForm>(a, stream) : launch_form<PairsForm>(a, stream);
+  swiglu ? launch_form<ManySwigluForm>(a, stream) : launch_form<ManyForm>(a, stream);
 }
 
 }  // namespace dsv::cuda

@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(S::kThreads) many_kernel(TensorArgs a) {
   const float* const w_scale[2] = {scales_of(tile.weight), scales_of(kSwiglu ? tile.up : tile.weight)};
 
   MmaSums sums[S::kTiles][S::kGroups], part[S::kTiles][S::kGroups], total[S::kTiles][S::kGroups];
-  const int splits = kSplit ? tensor_splits(a.outputs * a.groups, a.pitch) : 1;
+  const int splits = kSplit ? tensor_splits(a) : 1;
   int split = 0;
 #pragma unroll
   for (int s = 0; s < S::kStages - 1; ++s) {
@@ -199,7 +199,7 @@ template <TensorFormat kFormat, bool kSwiglu, class S>
 void launch_shape(const TensorArgs& a, Stream stream) {
   constexpr int kTileOutputs = kSwiglu ? S::kOutputs / 2 : S::kOutputs;
   const Grid grid = {a.tile_bound, (a.outputs + kTileOutputs - 1) / kTileOutputs, a.groups};
-  if (tensor_splits(a.outputs * a.groups, a.pitch) == 1) {
+  if (tensor_splits(a) == 1) {
     return launch(many_kernel<kFormat, kSwiglu, false, S>, grid, S::kThreads,
                   StageOf<kFormat, S>::kSharedBytes, stream, a);
   }

@@ -8,7 +8,8 @@ namespace dsv::cuda {
 // How a weight wants its input: as codes for the tensor cores, or as f32 for the plain kernels.
 struct InputForm {
   Rounding rounding = Rounding::none;
-  bool codes = false, spread = false;
+  bool codes = false;
+  PackedForm layout = PackedForm::by_row;
   bool operator==(const InputForm&) const = default;
 };
 inline InputForm input_form(const CudaDevice& d, Dtype dtype, bool rounded = true) {
@@ -23,8 +24,13 @@ inline InputForm input_form(const CudaDevice& d, Dtype dtype, bool rounded = tru
 enum class HopperPath { none, same_bits, fp8_sums };
 inline HopperPath hopper_path(const CudaDevice& d, int32_t rows) {
   if (!d.wgmma || rows <= kFewRows) return HopperPath::none;
-  return d.fast() && rows > 64 ? HopperPath::fp8_sums
-                               : HopperPath::same_bits;  // up to 64 the weight's bytes bound
+  return d.fast() ? HopperPath::fp8_sums : HopperPath::same_bits;
+}
+
+inline PackedForm packed_form(HopperPath hopper) {
+  return hopper == HopperPath::none        ? PackedForm::by_row
+         : hopper == HopperPath::same_bits ? PackedForm::spread
+                                           : PackedForm::by_block;
 }
 
 class PackedInput {
@@ -41,7 +47,7 @@ class PackedInput {
   void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded = true, float factor = 1);
 
   // The input in the forms that a table's weights want: codes if all are of one kind that takes them.
-  PackedRows codes(Dtype dtype, bool spread);
+  PackedRows codes(Dtype dtype, HopperPath hopper);
   PackedPair pair(bool fp8, bool other);
 
  private:

@@ -11,8 +11,8 @@
 // Bound, many rows: tensor cores in f16, 1024 cycles for a block of 128 x 128 x 128 (4096 rows of 7168 x
 // 16384: 0.96 PFLOP, 1.05 ms at 1.75 GHz). Shared memory has 1130 cycles' work with it: 48 KB come, the two
 // groups of warps read 16 KB of weights and 32 KB of input each, and scales. L2 gives 48 KB for it, 6.2 TB/s.
-// Measured 1.64 ms: a group does not multiply while it converts and scales (without the scaling 1.33, without
-// copies too 1.22), which the other one hides in part. Bound, up to some 100 rows: the weight's bytes, and as
+// Measured 1.6 to 1.8 ms: a group does not multiply while it converts (some 400 cycles a block: cvt takes 8 a
+// warp) and scales, which the other one hides in part. Bound, up to some 100 rows: the weight's bytes, and as
 // many again of the input from L2 for each 128 outputs.
 #include "kernels/cuda/tensor.cuh"
 
@@ -63,7 +63,7 @@ constexpr int kTotals = kConsumers * 64 * 4;
 constexpr int kPartPitch = 2 * kMapRows + 4, kPart = kMapRows * kPartPitch * 4;
 
 struct WgmmaArgs {
-  TensorMap x, scale, weight;  // weight: of a linear; FFNs bring theirs
+  TensorMap x, x_both, scale, weight;  // x: in boxes of 64 rows, and of 128; weight: of a linear
   TensorArgs a;
   int32_t row_tiles, columns, splits;  // columns: tiles of outputs
 };
@@ -121,14 +121,12 @@ __device__ __forceinline__ void produce(const WgmmaArgs& args, const ExpertTile&
     barrier_wait(ring.empty(ring.stage), ring.parity ^ 1);
     barrier_expect(ready, (2 + 2 * boxes) * kBoxBytes + 4 * Ring::kScaleRows);
     for (int half = 0; half < 2; ++half) {
-      for (int box = 0; box < boxes; ++box) {
-        copy_box(ring.input() + half * Ring::kHalf + box * kBoxBytes, &args.x, 2 * column + half * 128,
-                 tile.begin + box * kMapRows, ready);
-      }
+      copy_box(ring.input() + half * Ring::kHalf, boxes == 1 ? &args.x : &args.x_both,
+               2 * column + half * 128, tile.begin, ready);
     }
     copy_box(ring.scales(), &args.scale, tile.begin & ~3, block, ready);
     copy_box(ring.weight(), first, column, output, ready);
-    copy_box(ring.weight() + kBoxBytes, second, column, kSwiglu ? output : output + kMapRows, ready);
+    if (kSwiglu) copy_box(ring.weight() + kBoxBytes, second, column, output, ready);
   }
 }
 
@@ -339,7 +337,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (tile.count > kMapRows) {
         consume<kSwiglu, kSplit, 64>(args, tile, output, blocks, ring);
       } else {
-        consume<kSwiglu, kSplit, 32>(args, tile, output, blocks, ring);
+        // Of routed experts with more than 128 rows the rest is often small.
+        tile.count > 32 ? consume<kSwiglu, kSplit, 32>(args, tile, output, blocks, ring)
+                        : consume<kSwiglu, kSplit, 16>(args, tile, output, blocks, ring);
       }
     });
   }
@@ -461,7 +461,7 @@ int32_t columns_of(const TensorArgs& a) {
 }  // namespace
 
 bool wgmma_takes_side_by_side(const TensorArgs& a, int blocks) {
-  const int splits = tensor_splits(a.outputs * a.groups, a.pitch);
+  const int splits = tensor_splits(a);
   return !a.tiles && blocks <= kMostCluster && splits % blocks == 0 && splits / blocks <= 2;
 }
 
@@ -477,7 +477,7 @@ int wgmma_side_by_side(const TensorArgs& a) {
   double least = persistent * (a.rows > kMapRows ? 1.25 : 1) + 5;
   int best = 0;
   for (const int n : {1, 2, 4, 8}) {
-    if (!wgmma_takes_side_by_side(a, n) || tensor_splits(a.outputs * a.groups, a.pitch) == 1) continue;
+    if (!wgmma_takes_side_by_side(a, n) || tensor_splits(a) == 1) continue;
     // Larger clusters do not fill every part of the chip.
     const int64_t tiles = (a.rows + kMapRows - 1) / kMapRows * columns * n,
                   at_once = n > 2 ? gpu * 6 / 7 : gpu;
@@ -489,14 +489,14 @@ int wgmma_side_by_side(const TensorArgs& a) {
 
 void launch_tensor_wgmma_as(const TensorArgs& a, Stream stream, int side_by_side) {
   WgmmaArgs args = {};
-  args.x = input_map(a.x, a.rows);
+  args.x = input_map(a.x, a.rows), args.x_both = input_map(a.x, a.rows, 2 * kMapRows);
   args.scale = scale_map(a.x, a.rows, tensor_blocks(a.pitch),
                          side_by_side ? FewRing::kScaleRows : ManyRing::kScaleRows);
-  if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight);
+  if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight, 2 * kMapRows);
   args.a = a;
   args.row_tiles = (a.rows + kWgmmaRows - 1) / kWgmmaRows;
   args.columns = columns_of(a);
-  args.splits = tensor_splits(a.outputs * a.groups, a.pitch);
+  args.splits = tensor_splits(a);
   a.kind == TensorKind::swiglu ? launch_kind<true>(args, stream, side_by_side)
                                : launch_kind<false>(args, stream, side_by_side);
 }

@@ -13,7 +13,7 @@ float* PackedInput::packed(InputForm form) {
   const bool power_of_two = d_.geometry.ue8m0_scales;
   if (form.codes) {
     launch_pack_codes({rows_, cols_, x_, stride_, form.rounding, power_of_two,
-                       reinterpret_cast<unsigned char*>(out), form.spread},
+                       reinterpret_cast<unsigned char*>(out), form.layout},
                       d_.stream());
   } else {
     launch_pack({rows_, cols_, x_, stride_, form.rounding, power_of_two, out}, d_.stream());
@@ -27,7 +27,7 @@ void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool 
   const WeightView& w = cuda_weight(weight).view;
   InputForm form = input_form(d_, w.dtype, rounded);
   const HopperPath hopper = form.rounding == Rounding::e4m3 ? hopper_path(d_, rows_) : HopperPath::none;
-  form.spread = hopper == HopperPath::same_bits;
+  form.layout = packed_form(hopper);
   float* const x = packed(form);
   if (!form.codes) {
     return launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0},
@@ -37,7 +37,7 @@ void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool 
   TensorArgs args = {TensorKind::linear,
                      w.dtype,
                      rows_,
-                     packed_rows(x, rows_, cols_, form.rounding, form.spread),
+                     packed_rows(x, rows_, cols_, form.rounding, form.layout),
                      w,
                      nullptr,
                      nullptr,
@@ -55,10 +55,10 @@ void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool 
   launch_tensor(args, d_.stream());
 }
 
-PackedRows PackedInput::codes(Dtype dtype, bool spread) {
+PackedRows PackedInput::codes(Dtype dtype, HopperPath hopper) {
   InputForm form = input_form(d_, dtype);
-  form.spread = spread;
-  return packed_rows(packed(form), rows_, cols_, form.rounding, form.spread);
+  form.layout = packed_form(hopper);
+  return packed_rows(packed(form), rows_, cols_, form.rounding, form.layout);
 }
 
 PackedPair PackedInput::pair(bool fp8, bool other) {

@@ -24,10 +24,7 @@ const CudaDevice::FfnTable& table_of(CudaDevice& d, const void* key, const FfnWe
   for (int64_t i = 0; i < count; ++i) {
     FfnView view = {cuda_weight(ffns[i].gate).view, cuda_weight(ffns[i].up).view,
                     cuda_weight(ffns[i].down).view};
-    if (d.wgmma) {
-      view.gate_map = weight_map(view.gate), view.up_map = weight_map(view.up);
-      view.down_map = weight_map(view.down);
-    }
+    if (d.wgmma) view.make_maps();
     upload.put(&view, sizeof view);
     table.in.add(view.gate.dtype);
     table.in.add(view.up.dtype);
@@ -51,14 +48,14 @@ bool on_tensor_cores(const CudaDevice& d, const CudaDevice::FfnTable& table) {
   return d.official() && table.in.tensor() && table.down.tensor();
 }
 
-// One pair a row. `rows`: that a weight of the table meets, about.
-Pairs cut(const CudaDevice& d, const CudaDevice::FfnTable& table, int32_t count, int32_t rows,
+// `rows`: that a weight of the table meets, about.
+Pairs cut(const CudaDevice& d, const CudaDevice::FfnTable& table, bool grouped, int32_t count, int32_t rows,
           int64_t outputs) {
-  Pairs pairs = {false, count, kTilePairs, 0, HopperPath::none};
+  Pairs pairs = {grouped, count, kTilePairs, 0, HopperPath::none};
   if (on_tensor_cores(d, table)) {
     const bool fp8 = table.in.dtype() == Dtype::f8_e4m3 && table.down.dtype() == Dtype::f8_e4m3;
     if (fp8) pairs.hopper = hopper_path(d, rows);
-    pairs.tile_rows = pairs.hopper == HopperPath::fp8_sums    ? kFp8Rows
+    pairs.tile_rows = pairs.hopper == HopperPath::fp8_sums    ? (grouped ? kFp8Pairs : kFp8Rows)
                       : pairs.hopper == HopperPath::same_bits ? kWgmmaRows
                                                               : tensor_tile_rows(rows, outputs);
   }
@@ -76,11 +73,11 @@ void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pair
   if (on_tensor_cores(d, table)) {
     const auto run = [&](TensorKind kind, Dtype dtype, PackedInput& x, const int32_t* row, int64_t cols,
                          int64_t outputs, float* out) {
-      PackedRows in = x.codes(dtype, pairs.hopper == HopperPath::same_bits);
+      PackedRows in = x.codes(dtype, pairs.hopper);
       if (row && pairs.hopper != HopperPath::none) {  // whose copies take neighbouring rows only
         auto* const gathered = reinterpret_cast<unsigned char*>(d.outer);  // down's output comes later
         launch_gather_rows({pairs.count, in, row, tensor_blocks(cols), gathered}, d.stream());
-        in = packed_rows(gathered, pairs.count, cols, Rounding::e4m3, in.spread);
+        in = packed_rows(gathered, pairs.count, cols, Rounding::e4m3, in.form);
         row = nullptr;
       }
       TensorArgs args = {kind,
@@ -140,14 +137,13 @@ void experts(Device* handle, const ExpertsArgs& args) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     if (w.shared.gate) {  // first, because the two use the same scratch
       const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);
-      run_ffn(d, shared, cut(d, shared, count, count, dim), h, g.shared_intermediate_size(), d.shared);
+      run_ffn(d, shared, cut(d, shared, false, count, count, dim), h, g.shared_intermediate_size(), d.shared);
     }
     const auto n = static_cast<int32_t>(count * k);
     // An expert that is touched meets some 2 * n / experts rows at most, as a rule; of few rows hardly any
     // twice.
     const int32_t meets = count > 8 ? 2 * n / g.n_routed_experts : 1;
-    Pairs pairs = cut(d, routed, n, meets, dim * g.n_routed_experts);
-    pairs.grouped = true;
+    Pairs pairs = cut(d, routed, true, n, meets, dim * g.n_routed_experts);
     pairs.tile_bound = most_tiles(n, g.n_routed_experts, pairs.tile_rows);
     launch_group({count, g.num_experts_per_tok, g.n_routed_experts, pairs.tile_rows,
                   d.integers(Act::expert, args.expert, first), d.pair_row, d.pair_of, d.tiles, d.n_tiles},
@@ -166,7 +162,7 @@ void ffn(Device* handle, const FfnArgs& args) {
   const CudaDevice::FfnTable table = table_of(d, args.weights, args.weights, 1);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
-    run_ffn(d, table, cut(d, table, count, count, g.hidden_size), h, g.intermediate_size,
+    run_ffn(d, table, cut(d, table, false, count, count, g.hidden_size), h, g.intermediate_size,
             d.row_of(Act::delta, args.delta, first));
   });
 }

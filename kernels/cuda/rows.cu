@@ -100,13 +100,15 @@ __global__ void pack_codes_kernel(PackCodesArgs a) {
     value[i] = first + i < a.cols ? a.x[r * a.x_stride + first + i] : 0;
     amax = fmaxf(amax, fabsf(value[i]));
   }
-  unsigned char* const row = a.out + r * pitch * (a.spread ? 2 : 1);
+  const bool spread = a.form == PackedForm::spread;
+  const int64_t out_pitch = spread ? 2 * pitch : pitch;
+  unsigned char* const row = a.out + r * out_pitch;
   if (e4m3) {
     const float scale = e4m3_scale(warp_max(amax), a.power_of_two);
     uint32_t codes = 0;
     for (int i = 0; i < kPerLane; ++i) codes |= float_to_e4m3(value[i] / scale) << 8 * i;
     auto* const words = reinterpret_cast<uint32_t*>(row);
-    if (a.spread) {
+    if (spread) {
       const auto half = [&](int i) { return e4m3_to_f16(codes >> 8 * i & 0xFF); };
       const int64_t to = spread_word(first / kPerLane);
       words[to] = half(0) | half(1) << 16, words[to + 4] = half(2) | half(3) << 16;
@@ -114,8 +116,9 @@ __global__ void pack_codes_kernel(PackCodesArgs a) {
       words[first / kPerLane] = codes;
     }
     // As packed_rows has it.
-    auto* const scales = reinterpret_cast<float*>(a.out + a.rows * pitch * (a.spread ? 2 : 1));
-    if (lane == 0) scales[a.spread ? group % groups * ((a.rows + 3) / 4 * 4) + r : group] = scale;
+    auto* const scales = reinterpret_cast<float*>(a.out + a.rows * out_pitch);
+    const bool by_row = a.form == PackedForm::by_row;
+    if (lane == 0) scales[by_row ? group : group % groups * ((a.rows + 3) / 4 * 4) + r] = scale;
   } else if (first < width) {
     const auto pair = [&](int i) {
       return float_to_bf16(value[i]) | static_cast<uint32_t>(float_to_bf16(value[i + 1])) << 16;
@@ -131,10 +134,17 @@ __global__ void gather_rows_kernel(GatherRowsArgs a) {
   auto* to = reinterpret_cast<uint4*>(a.out + p * a.from.pitch);
   for (int64_t i = threadIdx.x; i < a.from.pitch / 16; i += blockDim.x) to[i] = from[i];
   auto* const scales = reinterpret_cast<float*>(a.out + a.rows * a.from.pitch);
-  const int64_t pitch = a.from.spread ? (a.rows + 3) / 4 * 4 : a.from.scale_cols;
-  for (int64_t b = threadIdx.x; b < a.blocks; b += blockDim.x) {
-    a.from.spread ? scales[b * pitch + p] = a.from.scale[b * a.from.scale_cols + r]
-                  : scales[p * pitch + b] = a.from.scale[r * a.from.scale_cols + b];
+  if (a.from.form == PackedForm::by_row) {
+    for (int64_t b = threadIdx.x; b < a.blocks; b += blockDim.x) {
+      scales[p * a.from.scale_cols + b] = a.from.scale[r * a.from.scale_cols + b];
+    }
+    return;
+  }
+  // Of [blocks, R] this block's part: neighbours in memory.
+  const int64_t pitch = (a.rows + 3) / 4 * 4;
+  for (int64_t i = threadIdx.x; i < a.blocks; i += blockDim.x) {
+    const int64_t at = p * a.blocks + i, b = at / a.rows, q = at % a.rows;
+    scales[b * pitch + q] = a.from.scale[b * a.from.scale_cols + a.row[q]];
   }
 }
 

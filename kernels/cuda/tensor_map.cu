@@ -15,15 +15,9 @@ namespace {
 bool can_encode() { return true; }
 
 TensorMap make_map(const void* data, int64_t element, int64_t rows, int64_t cols, int64_t row_bytes,
-                   int64_t box_rows, int64_t box_cols) {
-  const emulation::EmulatedMap m = {static_cast<const unsigned char*>(data),
-                                    rows,
-                                    cols,
-                                    row_bytes,
-                                    box_rows,
-                                    box_cols,
-                                    element,
-                                    element == 1};
+                   int64_t box_rows, int64_t box_cols, bool swizzled) {
+  const emulation::EmulatedMap m = {
+      static_cast<const unsigned char*>(data), rows, cols, row_bytes, box_rows, box_cols, element, swizzled};
   TensorMap map;
   static_assert(sizeof m <= sizeof map);
   memcpy(map.words, &m, sizeof m);
@@ -49,7 +43,7 @@ decltype(&cuTensorMapEncodeTiled) encoder() {
 bool can_encode() { return on_hopper() && encoder(); }
 
 TensorMap make_map(const void* data, int64_t element, int64_t rows, int64_t cols, int64_t row_bytes,
-                   int64_t box_rows, int64_t box_cols) {
+                   int64_t box_rows, int64_t box_cols, bool swizzled) {
   TensorMap map;
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(row_bytes)};
@@ -59,7 +53,7 @@ TensorMap make_map(const void* data, int64_t element, int64_t rows, int64_t cols
   encoder()(reinterpret_cast<CUtensorMap*>(&map),
             bytes ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2,
             const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-            bytes ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+            swizzled ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return map;
 }
@@ -68,17 +62,27 @@ TensorMap make_map(const void* data, int64_t element, int64_t rows, int64_t cols
 
 // The 16-byte chunks of a row of a box are swapped in shared memory by the row's place, as the tensor cores
 // want it.
-TensorMap byte_map(const void* data, int64_t rows, int64_t pitch) {
-  return make_map(data, 1, rows, pitch, pitch, kMapRows, kTensorBlock);
+TensorMap byte_map(const void* data, int64_t rows, int64_t pitch, int64_t box_rows = kMapRows) {
+  return make_map(data, 1, rows, pitch, pitch, box_rows, kTensorBlock, true);
 }
 
 }  // namespace
 
 bool wgmma_works() { return can_encode(); }
-TensorMap weight_map(const WeightView& w) { return byte_map(w.data, w.rows, w.pitch); }
-TensorMap input_map(const PackedRows& x, int64_t rows) { return byte_map(x.data, rows, x.pitch); }
+TensorMap weight_map(const WeightView& w, int64_t box_rows) {
+  return byte_map(w.data, w.rows, w.pitch, box_rows);
+}
+void FfnView::make_maps() {
+  gate_map = weight_map(gate), up_map = weight_map(up), down_map = weight_map(down, 2 * kMapRows);
+  const int few = fp8_few_outputs(true, gate.rows);
+  gate_few_map = weight_map(gate, few), up_few_map = weight_map(up, few);
+  down_few_map = weight_map(down, fp8_few_outputs(false, down.rows));
+}
+TensorMap input_map(const PackedRows& x, int64_t rows, int64_t box_rows) {
+  return byte_map(x.data, rows, x.pitch, box_rows);
+}
 TensorMap scale_map(const PackedRows& x, int64_t rows, int64_t blocks, int64_t box) {
-  return make_map(x.scale, 4, blocks, rows, 4 * x.scale_cols, 1, box);
+  return make_map(x.scale, 4, blocks, rows, 4 * x.scale_cols, 1, box, false);
 }
 
 }  // namespace dsv::cuda

@@ -116,7 +116,7 @@ void check_linear(Dtype dtype, int64_t outputs, int64_t cols) {
   if (dtype == Dtype::f8_e4m3 && wgmma_works()) {
     for (const int32_t rows : {1, 7, 63, 64, 65, 127, 128, 129, 200}) {
       const int32_t first = (kRows - rows) / 3;
-      const SpreadInput spread(x, cols, first, rows);
+      const HopperInput spread(PackedForm::spread, x, cols, first, rows);
       const TensorArgs args = linear_args(w.view, spread.rows, rows, kWgmmaRows, y.as<float>());
       for (const int blocks : side_by_side(args)) {
         check_cuda(cudaMemset(y.at, 0xFF, 4 * kRows * outputs));
@@ -183,22 +183,27 @@ void check_fp8(int64_t outputs, int64_t cols, const std::vector<int32_t>& row_co
   double worst = 0, of_limit = 0, from_model = 0;
   for (const int32_t rows : row_counts) {
     const Input x(Dtype::f8_e4m3, rows, cols, 7);
+    const HopperInput by_block(PackedForm::by_block, x, cols, 0, rows);
     const int64_t step = rows > 300 ? 61 : 1, n = (rows - 1) / step + 1;
     Memory expected(static_cast<int64_t>(sizeof(CoarseSum)) * n * outputs), y(4 * rows * outputs);
     launch(coarse_kernel, {(outputs + 127) / 128, n}, 128, 0, nullptr,
            CoarseArgs{w.view, x.rows, step, expected.as<CoarseSum>()});
-    check_cuda(cudaMemset(y.at, 0xFF, 4 * rows * outputs));
-    launch_tensor_fp8(linear_args(w.view, x.rows, rows, kFp8Rows, y.as<float>()), nullptr);
     const std::vector<CoarseSum> want = expected.to_host<CoarseSum>(n * outputs);
-    const std::vector<float> got = y.to_host<float>(rows * outputs);
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t o = 0; o < outputs; ++o) {
-        const CoarseSum& m = want[i * outputs + o];
-        const double value = got[i * step * outputs + o], error = std::fabs(value - m.sum);
-        const double part = error / (m.loss + kLimit * m.size);
-        of_limit = part <= of_limit ? of_limit : part;  // keeps NaN
-        worst = std::max(worst, error / m.size);
-        from_model = std::max(from_model, std::fabs(value - m.coarse) / m.size);
+    for (const bool few : {false, true}) {
+      if (few && rows > kFp8FewRows) continue;
+      check_cuda(cudaMemset(y.at, 0xFF, 4 * rows * outputs));
+      const TensorArgs args = linear_args(w.view, by_block.rows, rows, kFp8Rows, y.as<float>());
+      few ? launch_tensor_fp8_few(args, nullptr) : launch_tensor_fp8(args, nullptr);
+      const std::vector<float> got = y.to_host<float>(rows * outputs);
+      for (int64_t i = 0; i < n; ++i) {
+        for (int64_t o = 0; o < outputs; ++o) {
+          const CoarseSum& m = want[i * outputs + o];
+          const double value = got[i * step * outputs + o], error = std::fabs(value - m.sum);
+          const double part = error / (m.loss + kLimit * m.size);
+          of_limit = part <= of_limit ? of_limit : part;  // keeps NaN
+          worst = std::max(worst, error / m.size);
+          from_model = std::max(from_model, std::fabs(value - m.coarse) / m.size);
+        }
       }
     }
   }
@@ -281,7 +286,10 @@ void check_experts(Dtype dtype, int64_t inner, int64_t dim, int32_t rows) {
     }
     if (dtype == Dtype::f8_e4m3 && wgmma_works()) {
       routing.group(kWgmmaRows);
-      const SpreadInput spread(swiglu ? h : a, swiglu ? dim : inner, 0, swiglu ? rows : pairs);
+      const auto packed = [&](PackedForm form) {
+        return HopperInput(form, swiglu ? h : a, swiglu ? dim : inner, 0, swiglu ? rows : pairs);
+      };
+      const HopperInput spread = packed(PackedForm::spread), by_block = packed(PackedForm::by_block);
       const GatheredInput gathered(swiglu ? spread.rows : h.rows, dim, routing.pair_row.as<int32_t>(), pairs);
       check_cuda(cudaMemset(y.at, 0xFF, 4 * pairs * outputs));
       TensorArgs args = ffns.args(swiglu ? TensorKind::swiglu : TensorKind::down, dtype,
@@ -292,10 +300,11 @@ void check_experts(Dtype dtype, int64_t inner, int64_t dim, int32_t rows) {
              name + (swiglu ? " swiglu" : " down") + ": wgmma differs from tiles of 8", 0);
       // FP8 sums: of the same tiles by the same code as a linear's (check_fp8), so that a coarse look will
       // do.
-      const GatheredInput rows_of_h(h.rows, dim, routing.pair_row.as<int32_t>(), pairs);
-      routing.group(kFp8Rows);
-      args.x = swiglu ? rows_of_h.rows : a.rows, args.tile_rows = kFp8Rows;
-      args.tile_bound = most_tiles(pairs, kExperts, kFp8Rows);
+      const GatheredInput rows_of_h(swiglu ? by_block.rows : h.rows, dim, routing.pair_row.as<int32_t>(),
+                                    pairs);
+      routing.group(kFp8Pairs);
+      args.x = swiglu ? rows_of_h.rows : by_block.rows, args.tile_rows = kFp8Pairs;
+      args.tile_bound = most_tiles(pairs, kExperts, kFp8Pairs);
       check_cuda(cudaMemset(y.at, 0xFF, 4 * pairs * outputs));
       launch_tensor_fp8(args, nullptr);
       const std::vector<float> fast = y.to_host<float>(pairs * outputs);
@@ -305,6 +314,21 @@ void check_experts(Dtype dtype, int64_t inner, int64_t dim, int32_t rows) {
         total += double{first[i]} * double{first[i]}, differ += difference * difference;
       }
       report(std::sqrt(differ / total) <= 1e-3, name + (swiglu ? " swiglu" : " down") + " with FP8 sums",
+             std::sqrt(differ / total));
+      // One FFN for all of few rows: the same sums of blocks, added in f32 in another order.
+      args.tiles = nullptr, args.rows = pairs < 100 ? pairs : 100;
+      std::vector<float> by_rows[2];
+      for (const bool few : {false, true}) {
+        check_cuda(cudaMemset(y.at, 0xFF, 4 * pairs * outputs));
+        few ? launch_tensor_fp8_few(args, nullptr) : launch_tensor_fp8(args, nullptr);
+        by_rows[few] = y.to_host<float>(args.rows * outputs);
+      }
+      total = differ = 0;
+      for (size_t i = 0; i < by_rows[0].size(); ++i) {
+        const double difference = double{by_rows[1][i]} - double{by_rows[0][i]};
+        total += double{by_rows[0][i]} * double{by_rows[0][i]}, differ += difference * difference;
+      }
+      report(std::sqrt(differ / total) <= 1e-5, name + (swiglu ? " swiglu" : " down") + " of few rows",
              std::sqrt(differ / total));
     }
     const std::vector<int32_t> pair_of = routing.pair_of.to_host<int32_t>(pairs);
@@ -348,7 +372,12 @@ bool check_linears(bool quick) {
       check_fp8(300, 1000, {1, 7, 63, 65, 129, 257});
     }
     if (quick) continue;
-    if (dtype == Dtype::f8_e4m3) check_fp8(24576, 1536, {4096});
+    if (dtype == Dtype::f8_e4m3) {
+      check_fp8(24576, 1536, {64, 128, 4096});
+      check_fp8(7168, 2048, {33, 64, 65, 128});
+      check_fp8(8192, 512, {64, 100});
+      check_fp8(36864, 512, {64, 127, 300});
+    }
     for (const auto& [outputs, cols] : {std::pair<int64_t, int64_t>{576, 7168},
                                         {2112, 7168},
                                         {7168, 2048},

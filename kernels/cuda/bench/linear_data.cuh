@@ -99,14 +99,15 @@ struct Input {
 };
 
 // The same rows of e4m3, some of them or one for each pair, as Hopper's kernels take them.
-struct SpreadInput {
+struct HopperInput {
   Memory codes;
   PackedRows rows;
-  SpreadInput(const Input& x, int64_t cols, int64_t first, int32_t n) : codes(packed_bytes(n, cols)) {
+  HopperInput(PackedForm form, const Input& x, int64_t cols, int64_t first, int32_t n)
+      : codes(packed_bytes(n, cols)) {
     launch_pack_codes({n, cols, x.values.as<float>() + first * cols, cols, Rounding::e4m3, false,
-                       codes.as<unsigned char>(), true},
+                       codes.as<unsigned char>(), form},
                       nullptr);
-    rows = packed_rows(codes.at, n, cols, Rounding::e4m3, true);
+    rows = packed_rows(codes.at, n, cols, Rounding::e4m3, form);
   }
 };
 struct GatheredInput {
@@ -115,7 +116,7 @@ struct GatheredInput {
   GatheredInput(const PackedRows& from, int64_t cols, const int32_t* row, int32_t n)
       : codes(packed_bytes(n, cols)) {
     gather(from, cols, row, n);
-    rows = packed_rows(codes.at, n, cols, Rounding::e4m3, from.spread);
+    rows = packed_rows(codes.at, n, cols, Rounding::e4m3, from.form);
   }
   void gather(const PackedRows& from, int64_t cols, const int32_t* row, int32_t n) const {
     launch_gather_rows({n, from, row, tensor_blocks(cols), codes.as<unsigned char>()}, nullptr);
@@ -234,8 +235,7 @@ struct Experts {
       views.push_back({part(gate, e, inner), part(up, e, inner), part(down, e, dim)});
       FfnView& view = views.back();
       if (!wgmma_works() || dtype != Dtype::f8_e4m3) continue;
-      view.gate_map = weight_map(view.gate), view.up_map = weight_map(view.up);
-      view.down_map = weight_map(view.down);
+      view.make_maps();
     }
     table.from_host(views);
   }

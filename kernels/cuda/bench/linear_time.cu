@@ -25,11 +25,13 @@ void time_linear(const bench::Timer& timer, Dtype dtype, const char* name, int64
                     nullptr);
     });
     if (dtype != Dtype::f8_e4m3 || rows <= kFewRows || !wgmma_works()) continue;
-    const SpreadInput spread(x, cols, 0, rows);
+    const HopperInput spread(PackedForm::spread, x, cols, 0, rows),
+        by_block(PackedForm::by_block, x, cols, 0, rows);
     time(" wgmma",
          [&] { launch_tensor(linear_args(w.view, spread.rows, rows, kWgmmaRows, y.as<float>()), nullptr); });
-    time(" fast",
-         [&] { launch_tensor_fp8(linear_args(w.view, x.rows, rows, kFp8Rows, y.as<float>()), nullptr); });
+    TensorArgs fast = linear_args(w.view, by_block.rows, rows, kFp8Rows, y.as<float>());
+    fast.fp8_sums = true;
+    time(" fast", [&] { launch_tensor(fast, nullptr); });
   }
 }
 
@@ -65,10 +67,11 @@ void time_experts(const bench::Timer& timer) {
     }
     if (pairs / kExperts > kFewRows && wgmma_works()) {
       for (const bool fast : {false, true}) {
-        const int32_t tile_rows = fast ? kFp8Rows : kWgmmaRows;
+        const int32_t tile_rows = fast ? kFp8Pairs : kWgmmaRows;
         routing.group(tile_rows);
-        const SpreadInput h_spread(h, kDim, 0, rows), a_spread(a, kInner, 0, pairs);
-        const PackedRows from = fast ? h.rows : h_spread.rows;
+        const PackedForm form = fast ? PackedForm::by_block : PackedForm::spread;
+        const HopperInput h_packed(form, h, kDim, 0, rows), a_packed(form, a, kInner, 0, pairs);
+        const PackedRows from = h_packed.rows;
         const GatheredInput gathered(from, kDim, routing.pair_row.as<int32_t>(), pairs);
         const auto run = [&](TensorKind kind, const PackedRows& x, float* y) {
           TensorArgs args = ffns.args(kind, kDtype, x, routing, tile_rows, y);
@@ -83,9 +86,8 @@ void time_experts(const bench::Timer& timer) {
         bench::row(timer, ("experts gate_up" + how).c_str(), rows,
                    timer.median_us([&] { run(TensorKind::swiglu, gathered.rows, inner.as<float>()); }),
                    touched * 2 * kInner * kDim, 2 * flop);
-        bench::row(timer, ("experts down" + how).c_str(), rows, timer.median_us([&] {
-          run(TensorKind::down, fast ? a.rows : a_spread.rows, outer.as<float>());
-        }),
+        bench::row(timer, ("experts down" + how).c_str(), rows,
+                   timer.median_us([&] { run(TensorKind::down, a_packed.rows, outer.as<float>()); }),
                    touched * kInner * kDim, flop);
       }
     }

@@ -1,0 +1,123 @@
+// What linear_fp8.cu and linear_fp8_few.cu share. To be included after hopper.cuh.
+#pragma once
+
+#include "kernels/cuda/tensor.cuh"
+
+namespace dsv::cuda {
+
+inline constexpr int kBoxBytes = kMapRows * static_cast<int>(kTensorBlock);
+inline constexpr int kGroups = 2, kGroupThreads = 128, kConsumers = kGroups * kGroupThreads;
+inline constexpr int kMostShared = 227 * 1024;
+
+// Scales of the weight's rows from `row` on, one for each block of columns.
+__device__ __forceinline__ const float* scales_from(const WeightView& w, int64_t row, int64_t outputs) {
+  const int64_t at = row / kQuantBlock, last = (outputs - 1) / kQuantBlock;
+  return w.scale + (at < last ? at : last) * w.scale_cols;
+}
+
+// Output i of a lane's sums; for SwiGLU the first half of them is gate, the other up.
+template <bool kSwiglu, int kSums>
+__device__ __forceinline__ float output_of(const TensorArgs& a, const float (&sum)[kSums], int i) {
+  const float s = (kSwiglu ? swiglu(sum[i], sum[i + kSums / 2 * kSwiglu]) : sum[i]) * a.factor;
+  return a.to_bf16 ? round_bf16(s) : s;
+}
+
+// A product's sums 4 i + 2 r + c are of row g + 8 r of a warp's 16 and of output 8 i + 2 t + c. Writes those
+// of row g + 8 r, which is row `row` of y. Lanes swap so that each has four neighbouring outputs of every
+// second eight; all lanes of the warp come here.
+template <bool kSwiglu, int kSums>
+__device__ __forceinline__ void store_row(const TensorArgs& a, const float (&sum)[kSums], int r, int64_t row,
+                                          bool valid, int64_t first_output) {
+  constexpr int kEights = kSums / 4 / (kSwiglu ? 2 : 1);
+  const int t = threadIdx.x % 4;
+  const bool odd = t % 2, whole = a.y_stride % 4 == 0 && reinterpret_cast<uintptr_t>(a.y) % 16 == 0 &&
+                                  first_output + 8 * kEights <= a.outputs;
+  const int64_t output = first_output + 8 * odd + 2 * (t & 2);
+  float* const y = a.y + row * a.y_stride + output;
+#pragma unroll
+  for (int p = 0; p < (kEights + 1) / 2; ++p) {
+    float v[2][2];
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const int eight = 2 * p + b < kEights ? 2 * p + b : kEights - 1;
+        v[b][c] = output_of<kSwiglu>(a, sum, eight * 4 + 2 * r + c);
+      }
+    }
+    const float other0 = __shfl_xor_sync(kAllLanes, odd ? v[0][0] : v[1][0], 1);
+    const float other1 = __shfl_xor_sync(kAllLanes, odd ? v[0][1] : v[1][1], 1);
+    const float four[4] = {odd ? other0 : v[0][0], odd ? other1 : v[0][1], odd ? v[1][0] : other0,
+                           odd ? v[1][1] : other1};
+    if (!valid || (2 * p + 1 == kEights && odd)) continue;
+    if (whole) {
+      *reinterpret_cast<float4*>(y + 16 * p) = {four[0], four[1], four[2], four[3]};
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (output + 16 * p + i < a.outputs) y[16 * p + i] = four[i];
+      }
+    }
+  }
+}
+
+#ifdef DSV_HOPPER
+
+// A ring of stages in shared memory: kStages blocks of Form::kStage bytes, then as many of scales, of the
+// input's rows and of the weight; barriers behind them. A stage is full when its bytes and the weight's
+// scales are there, and empty when Form::kReaders warps have read it.
+template <class Form>
+struct Fp8Ring {
+  uint32_t stages;
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ uint32_t input() const { return stages + stage * Form::kStage; }
+  __device__ __forceinline__ uint32_t weight() const { return input() + Form::kInput; }
+  __device__ __forceinline__ uint32_t row_scales() const {
+    return stages + Form::kStages * Form::kStage + stage * Form::kScales;
+  }
+  __device__ __forceinline__ uint32_t weight_scales() const { return row_scales() + Form::kRowScales; }
+  __device__ __forceinline__ uint32_t full(int s) const {
+    return stages + Form::kStages * (Form::kStage + Form::kScales) + 8 * s;
+  }
+  __device__ __forceinline__ uint32_t empty(int s) const { return full(Form::kStages) + 8 * s; }
+  __device__ __forceinline__ uint32_t end() const { return empty(Form::kStages); }
+  __device__ __forceinline__ void next(int by = 1) {
+    stage += by;
+    if (stage >= Form::kStages) stage -= Form::kStages, parity ^= 1;
+  }
+  __device__ __forceinline__ void back() {
+    if (--stage < 0) stage = Form::kStages - 1, parity ^= 1;
+  }
+  __device__ __forceinline__ void init() {
+    for (int s = 0; s < Form::kStages; ++s) {
+      hopper::barrier_init(full(s), 2);
+      hopper::barrier_init(empty(s), Form::kReaders);
+    }
+  }
+};
+
+// A warp puts a tile's scales of the weight into the stages: of each block kScales, from as many rows.
+template <int kScales, class Form>
+__device__ __forceinline__ void bring_scales(const float* const (&scale)[kScales], int blocks,
+                                             Fp8Ring<Form>& ring) {
+  const int lane = threadIdx.x % kWarp;
+  for (int block = 0; block < blocks; block += kWarp) {
+    const int at = block + lane < blocks ? block + lane : blocks - 1;
+    float mine[kScales];
+#pragma unroll
+    for (int i = 0; i < kScales; ++i) mine[i] = __ldg(scale[i] + at);
+    const int most = blocks - block < kWarp ? blocks - block : kWarp;
+    for (int whose = 0; whose < most; ++whose, ring.next()) {
+      hopper::barrier_wait(ring.empty(ring.stage), ring.parity ^ 1);
+      if (lane != whose) continue;
+#pragma unroll
+      for (int i = 0; i < kScales; ++i) hopper::store_shared(ring.weight_scales() + 4 * i, mine[i]);
+      hopper::barrier_arrive(ring.full(ring.stage));
+    }
+  }
+}
+
+#endif
+
+}  // namespace dsv::cuda
