@@ -94,6 +94,14 @@ struct CacheView {
 
 // ------------------------------------------------------------------------------------- rows.cu
 
+// Words from or to pinned host memory, which a launch reaches sooner than a copy begins. For few.
+struct CopyWordsArgs {
+  int64_t words;
+  const int32_t* from;
+  int32_t* to;  // out
+};
+void launch_copy_words(const CopyWordsArgs&, Stream);
+
 struct AnglesArgs {  // cos and sin of position * inv_freq
   int32_t rows;
   const int32_t* position;  // [R]
@@ -129,6 +137,9 @@ struct NormArgs {  // x' = x + delta; out = x' / sqrt(mean(x'^2) + eps) * weight
   bool to_bf16;  // round `out`
   float* out;
   int64_t out_stride;
+  // `out` as codes, too, as packed_rows says; or null.
+  unsigned char *e4m3 = nullptr, *bf16 = nullptr;
+  bool spread = false, power_of_two = false;  // of e4m3
 };
 void launch_norm(const NormArgs&, Stream);
 
@@ -221,6 +232,7 @@ struct CacheAppendRowsArgs {  // norms, RoPE, quantisation, and the two cache ro
   const float* k_norm_bias;
   float eps;
   bool power_of_two;  // scales of index keys; latent scales always are
+  bool early = true;  // as TensorArgs has it
 };
 void launch_cache_append(const CacheAppendRowsArgs&, Stream);
 bool takes_released(const CacheAppendRowsArgs&);  // whether it goes to cache_released.cu
@@ -237,6 +249,7 @@ struct IndexQueryArgs {  // RoPE halves and, if official, Hadamard and quantisat
   bool official, power_of_two;
   unsigned char* out;  // [R, out_stride bytes]
   int64_t out_stride;
+  bool early = true;  // as TensorArgs has it
 };
 void launch_index_query(const IndexQueryArgs&, Stream);
 bool takes_released(const IndexQueryArgs&);
@@ -417,6 +430,11 @@ inline constexpr int tensor_splits(int64_t outputs, int64_t row_bytes) {
 
 enum class TensorKind : int32_t { linear, swiglu, down };
 enum class TensorFormat : int32_t { e4m3, bf16, mixed };  // mixed: FP8 weight, bf16 input
+struct LinearPart {                                       // y[r, o] = factor * W x_r
+  WeightView weight;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
 // FP8 weights with e4m3 input, bf16 ones with bf16 input, or a linear's FP8 weight with bf16 input (tiles of
 // 64 rows at most), on the tensor cores.
 //   linear: y[r, o] = factor * W x_r            down: y[p] = ffn.down x_p
@@ -445,6 +463,10 @@ struct TensorArgs {
   int64_t group_rows = 0, first_row = 0;
   int64_t x_group = 0, y_group = 0;  // bytes, values
   bool fp8_sums = false;             // on Hopper's FP8 tensor cores, in tiles of kFp8Rows: other bits
+  // For few rows a linear may be several of the same input in one launch, each of as many splits.
+  LinearPart second = {}, third = {};
+  int32_t n_more = 0;
+  bool early = true;  // the launch before is in the same stream, and the only one that this one follows
 };
 inline TensorFormat tensor_format(const TensorArgs& a) {
   return a.dtype == Dtype::bf16 ? TensorFormat::bf16 : a.x.scale ? TensorFormat::e4m3 : TensorFormat::mixed;
@@ -491,6 +513,9 @@ struct GroupArgs {  // pairs sorted by expert, and then by row
   int32_t* n_tiles;       // out [1]
 };
 void launch_group(const GroupArgs&, Stream);
+// Of at most as many pairs as threads fit into a block; route.cu.
+inline constexpr int32_t kFewPairs = 512;
+void launch_group_few(const GroupArgs&, Stream);
 
 // The input of a linear of either kind of weight.
 struct PackedPair {
@@ -529,6 +554,7 @@ struct MixExpertsArgs {  // delta[r] = sum over i of weight[r, i] * y[pair_of[r,
   const float* weight;     // [R, k]
   const float* shared;     // [R, D] or null
   float* delta;            // out [R, D]
+  bool early = true;       // as TensorArgs has it
 };
 void launch_mix_experts(const MixExpertsArgs&, Stream);
 

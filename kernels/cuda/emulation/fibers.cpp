@@ -221,7 +221,7 @@ const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count)
 
 void set_descending(bool descending) { scheduler.descending = descending; }
 
-void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread) {
+void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& thread, bool early) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   Scheduler& s = scheduler;
   if (threads == 0 || threads > 1024 || shared_bytes > shared_limit || grid.y > 65535 || grid.z > 65535) {
@@ -243,7 +243,9 @@ void run(Dim3 grid, unsigned threads, int64_t shared_bytes, const std::function<
                    static_cast<unsigned>(b / grid.x / grid.y)};
     std::memset(shared, kPoison, static_cast<size_t>(shared_bytes));
     std::memset(shared + shared_bytes, kGuardByte, kGuard);
+    waited = false;
     s.run_block();
+    if (early && !waited) die("a block of an early launch did not wait for the last");
     for (int64_t i = 0; i < kGuard; ++i) {
       if (shared[shared_bytes + i] != kGuardByte) die("something wrote after the block's shared memory");
     }

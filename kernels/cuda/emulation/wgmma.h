@@ -91,8 +91,6 @@ inline void barrier_wait(uint64_t* barrier, int parity) {
 }
 inline void named_barrier(int name, int threads) { emulation::named_barrier(name, threads); }
 inline void fence_for_wgmma() {}
-inline void let_next_begin() {}
-inline void wait_for_last() {}
 inline void prefetch(const void*, int) {}
 inline float exp2_fast(float x) { return exp2f(x); }
 template <int kRegisters>
