@@ -10,6 +10,7 @@ namespace {
 
 // A thread a column of W_k, so that a warp reads 32 neighbours of a row.
 __global__ void absorb_kernel(AbsorbArgs a) {
+  begin_early();
   const int64_t j = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, r = blockIdx.z, h = blockIdx.y;
   if (j >= a.weight.cols) return;
   const float* q = a.q + (r * a.heads + h) * a.head_dim;
@@ -79,17 +80,24 @@ __global__ void __launch_bounds__(kThreads) absorb_mma_kernel(AbsorbArgs a) {
           *reinterpret_cast<const uint4*>(data + chunk / 16 * a.weight.pitch + chunk % 16 * 16);
     }
   }
+  wait_for_last();
 
-  for (int64_t row = first_row; row < a.rows && row < first_row + kRowsOfBlock; row += 16) {
-    const int count = a.rows - row < 16 ? static_cast<int>(a.rows - row) : 16;
-    __syncthreads();  // the rows before are done with
-    const float* q = a.q + (row * a.heads + head) * a.head_dim;
+  const int64_t end_row = a.rows - first_row < kRowsOfBlock ? a.rows : first_row + kRowsOfBlock;
+  float next[16];  // a column of the next 16 rows
+  const auto load = [&](int64_t row) {
+    const float* q = a.q + (row * a.heads + head) * a.head_dim + tid;
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      s.q[i * kPitch + tid] =
-          i < count ? float_to_bf16(q[int64_t{i} * a.heads * a.head_dim + tid]) : uint16_t{0};
-    }
+    for (int i = 0; i < 16; ++i) next[i] = row + i < end_row ? q[int64_t{i} * a.heads * a.head_dim] : 0;
+  };
+  load(first_row);
+  for (int64_t row = first_row; row < end_row; row += 16) {
+    const int count = end_row - row < 16 ? static_cast<int>(end_row - row) : 16;
+    __syncthreads();  // the rows before are done with
+#pragma unroll
+    for (int i = 0; i < 16; ++i) s.q[i * kPitch + tid] = float_to_bf16(next[i]);
     __syncthreads();
+    load(row + 16);
+    if (row + 16 >= end_row) let_next_begin();
     float sum[4][4];
 #pragma unroll
     for (int n = 0; n < 16; ++n) sum[n / 4][n % 4] = 0;
@@ -123,11 +131,12 @@ __global__ void __launch_bounds__(kThreads) absorb_mma_kernel(AbsorbArgs a) {
 
 void launch_absorb(const AbsorbArgs& a, Stream stream) {
   if (takes_mma(a)) {
-    launch(absorb_mma_kernel, {a.weight.cols / kSide, a.heads, (a.rows + kRowsOfBlock - 1) / kRowsOfBlock},
-           kThreads, sizeof(Shared), stream, a);
+    launch(absorb_mma_kernel,
+           {a.weight.cols / kSide, a.heads, (a.rows + kRowsOfBlock - 1) / kRowsOfBlock, true}, kThreads,
+           sizeof(Shared), stream, a);
   } else {
-    launch(absorb_kernel, {(a.weight.cols + kThreads - 1) / kThreads, a.heads, a.rows}, kThreads, 0, stream,
-           a);
+    launch(absorb_kernel, {(a.weight.cols + kThreads - 1) / kThreads, a.heads, a.rows, true}, kThreads, 0,
+           stream, a);
   }
 }
 

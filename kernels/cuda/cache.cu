@@ -108,6 +108,7 @@ __device__ void append_index_key(const CacheAppendRowsArgs& a, int64_t r, unsign
 
 // A block a token. Shared: the latent, the index key, one float a warp.
 __global__ void append_kernel(CacheAppendRowsArgs a) {
+  begin_early();
   auto* x = reinterpret_cast<float*>(shared_memory());
   float* key = x + a.cache.rank + a.cache.rope;
   float* shared = key + a.cache.index_dim;
@@ -121,6 +122,7 @@ __global__ void append_kernel(CacheAppendRowsArgs a) {
 
 // A block a head of a row.
 __global__ void index_query_kernel(IndexQueryArgs a) {
+  begin_early();
   auto* x = reinterpret_cast<float*>(shared_memory());
   float* shared = x + a.dim;
   const int64_t h = blockIdx.x, r = blockIdx.y, half = a.rope / 2;
@@ -147,11 +149,11 @@ __global__ void index_query_kernel(IndexQueryArgs a) {
 void launch_cache_append(const CacheAppendRowsArgs& a, Stream stream) {
   if (takes_released(a)) return launch_cache_append_released(a, stream);
   const int64_t floats = a.cache.rank + a.cache.rope + a.cache.index_dim + kThreads / kWarp;
-  launch(append_kernel, {a.rows}, kThreads, 4 * floats, stream, a);
+  launch(append_kernel, {a.rows, 1, 1, a.early}, kThreads, 4 * floats, stream, a);
 }
 void launch_index_query(const IndexQueryArgs& a, Stream stream) {
   if (takes_released(a)) return launch_index_query_released(a, stream);
-  launch(index_query_kernel, {a.heads, a.rows}, kQueryThreads, 4 * (a.dim + 1), stream, a);
+  launch(index_query_kernel, {a.heads, a.rows, 1, a.early}, kQueryThreads, 4 * (a.dim + 1), stream, a);
 }
 
 }  // namespace dsv::cuda

@@ -73,6 +73,7 @@ __device__ __forceinline__ float quantise(const Four& x, bool power_of_two, unsi
 
 // A warp a head of a row.
 __global__ void __launch_bounds__(kQueryThreads) index_query_kernel(IndexQueryArgs a) {
+  begin_early();
   const int64_t i = int64_t{blockIdx.x} * kQueryWarps + threadIdx.x / kWarp;
   if (i >= int64_t{a.rows} * a.heads) return;
   const int64_t r = i / a.heads, h = i % a.heads;
@@ -87,6 +88,7 @@ __global__ void __launch_bounds__(kQueryThreads) index_query_kernel(IndexQueryAr
 // A block a token: four warps a group of 128 of the latent each, one its RoPE values, one the index key.
 // Shared: a sum of squares for each of the four.
 __global__ void __launch_bounds__(kAppendThreads) append_kernel(CacheAppendRowsArgs a) {
+  begin_early();
   auto* squares = reinterpret_cast<float*>(shared_memory());
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t r = blockIdx.x, position = a.step.position[r], slot = position % kPageTokens;
@@ -142,11 +144,11 @@ bool takes_released(const CacheAppendRowsArgs& a) {
 bool takes_released(const IndexQueryArgs& a) { return a.official && a.dim == kDim && a.rope == kRope; }
 
 void launch_cache_append_released(const CacheAppendRowsArgs& a, Stream stream) {
-  launch(append_kernel, {a.rows}, kAppendThreads, 4 * kLatentWarps, stream, a);
+  launch(append_kernel, {a.rows, 1, 1, a.early}, kAppendThreads, 4 * kLatentWarps, stream, a);
 }
 void launch_index_query_released(const IndexQueryArgs& a, Stream stream) {
-  launch(index_query_kernel, {(int64_t{a.rows} * a.heads + kQueryWarps - 1) / kQueryWarps}, kQueryThreads, 0,
-         stream, a);
+  launch(index_query_kernel, {(int64_t{a.rows} * a.heads + kQueryWarps - 1) / kQueryWarps, 1, 1, a.early},
+         kQueryThreads, 0, stream, a);
 }
 
 }  // namespace dsv::cuda

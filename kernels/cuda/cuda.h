@@ -11,7 +11,8 @@ inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 // Blocks of a launch. An empty grid is no work.
 struct Grid {
   int64_t x = 1, y = 1, z = 1;
-  bool early = false;   // may begin before the launch before it has ended, and waits for that itself: Hopper
+  // May begin before the launch before it has ended, and waits for that itself (wait_for_last): Hopper.
+  bool early = false;
   int64_t cluster = 1;  // blocks along x that are a cluster (cluster.cuh): Hopper
 };
 
@@ -34,6 +35,25 @@ struct Grid {
 namespace dsv::cuda {
 
 inline constexpr int kMostCluster = 8;
+
+// The next launch, if it is an early one, may begin once all blocks of this one are here or have ended. What
+// it does before wait_for_last, it does beside this launch and any before it: nothing but to read weights.
+// Every block of an early launch has to wait, so that its own end is that of all launches before it, too.
+__device__ __forceinline__ void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_last() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Both, where there is nothing to do before.
+__device__ __forceinline__ void begin_early() {
+  let_next_begin();
+  wait_for_last();
+}
 
 // A block's shared memory, as many bytes as the launch asked for, 1024-byte aligned. All shared memory is
 // dynamic, so that an emulated block's can be poisoned and guarded.
@@ -79,7 +99,7 @@ void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, 
   void* arguments[] = {&args};
   cudaLaunchAttribute attributes[2];
   unsigned n = 0;
-  if (grid.early) {
+  if (grid.early && on_hopper()) {
     attributes[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[n++].val.programmaticStreamSerializationAllowed = 1;
   }

@@ -191,6 +191,7 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
   if (n == 0) return;
   const bool rounded =
       d.official() && (kind == Act::h || kind == Act::q_latent || kind == Act::q || kind == Act::heads);
+  for (CudaDevice::NormedRows& normed : d.normed) normed.x = nullptr;
   Upload upload(d, d.row_of(kind, buffer, rows.first));
   if (kind == Act::index_q && d.official()) {
     std::vector<unsigned char> row(static_cast<size_t>(d.layout.act_row[static_cast<int>(kind)]));
@@ -278,16 +279,17 @@ Layout::Layout(const DeviceOptions& o) {
   const int64_t mixed_row = 4 * g.num_heads * padded(g.kv_lora_rank);
   const int64_t partial_row = 4 * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
   const int64_t score_row = 4 * int64_t{page_stride} * kPageTokens;
-  // Every tile of a long batch reads all experts again, so tiles are as long as 1 GB of scratch allows.
+  // Every tile of a long batch reads all experts again, so tiles are as long as 2.5 GB of scratch allow: 4096
+  // rows of the released model.
   const int64_t widest = std::max({2 * d, g.q_lora_rank, g.num_heads * g.v_head_dim});
   const int64_t top = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
   tile.rows =
-      rows_in(int64_t{1} << 30,
+      rows_in(int64_t{5} << 29,
               2 * packed_bytes(1, widest) + top * (4 * d + 3 * packed_bytes(1, g.moe_intermediate_size)),
               o.batch_rows);
   tile.split = rows_in(int64_t{64} << 20, q_abs_row + mixed_row + partial_row, tile.rows);
-  tile.attend = mma ? rows_in(int64_t{128} << 20, q_abs_row + mixed_row, tile.rows) : tile.split;
-  tile.select = rows_in(int64_t{32} << 20, score_row, tile.rows);
+  tile.attend = mma ? rows_in(int64_t{512} << 20, q_abs_row + mixed_row, tile.rows) : tile.split;
+  tile.select = rows_in(int64_t{128} << 20, score_row, tile.rows);
 
   const bool official = o.precision == Precision::official;
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
@@ -328,7 +330,11 @@ Layout::Layout(const DeviceOptions& o) {
     tiles = static_cast<int64_t>(sizeof(ExpertTile)) *
             most_tiles(static_cast<int32_t>(t * k), g.n_routed_experts, kTilePairs);
     n_tiles = 4;
-    if (g.n_shared_experts > 0) shared = 4 * t * d;
+    if (g.n_shared_experts > 0) {
+      shared = 4 * t * d;
+      side_inner = 4 * kSideRows * g.shared_intermediate_size();
+      side_packed = packed_bytes(kSideRows, g.shared_intermediate_size());
+    }
   }
   ffn_tables = static_cast<int64_t>(sizeof(FfnView)) * ffn_views;
   kv = KvLayout(g, o.precision, o.with_mtp).page_bytes() * o.kv_pages;
@@ -338,9 +344,10 @@ int64_t Layout::bytes() const {
   int64_t sum = 0;
   for (const int64_t part : act) sum += aligned(part);
   for (const int64_t part :
-       {inputs,   inv_freq, angles, angles,       packed,       packed,  wide,   allowed,    biases,
-        unbiased, scores,   q_abs,  mixed,        mixed_codes,  partial, top_k,  pair_row,   pair_of,
-        tiles,    n_tiles,  inner,  inner_packed, inner_packed, outer,   shared, ffn_tables, kv}) {
+       {inputs,      inv_freq,   angles, angles,       packed,       packed,  wide,   allowed,    biases,
+        unbiased,    scores,     q_abs,  mixed,        mixed_codes,  partial, top_k,  pair_row,   pair_of,
+        tiles,       n_tiles,    inner,  inner_packed, inner_packed, outer,   shared, side_inner, side_packed,
+        side_packed, ffn_tables, kv}) {
     sum += aligned(part);
   }
   return sum;
@@ -412,6 +419,8 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     for (float*& form : inner_packed) make(form, layout.inner_packed, scratch);
     make(outer, layout.outer, scratch);
     make(shared, layout.shared, scratch);
+    make(side_inner, layout.side_inner, scratch);
+    for (float*& form : side_packed) make(form, layout.side_packed, scratch);
     make(ffn_tables, layout.ffn_tables, "tables of experts");
     upload(inv_freq, geometry.inv_freq.data(), layout.inv_freq);
     constexpr int kSelected = static_cast<int>(Act::selected);

@@ -12,6 +12,9 @@
 
 namespace dsv::cuda {
 
+// Most rows of a step that has work side by side.
+inline constexpr int32_t kSideRows = kFewRows;
+
 struct CudaWeight {
   WeightView view;
   const float* vector = nullptr;  // rows == 1: the values as f32 [cols]
@@ -31,6 +34,14 @@ struct FfnKinds {
   void add(Dtype dtype) { (dtype == Dtype::f8_e4m3 ? fp8 : dtype == Dtype::bf16 ? bf16 : rest) = true; }
   bool tensor() const { return !rest && fp8 != bf16; }  // the tensor cores take all in one launch
   Dtype dtype() const { return fp8 ? Dtype::f8_e4m3 : Dtype::bf16; }
+};
+
+// How a weight wants its input: as codes for the tensor cores, or as f32 for the plain kernels.
+struct InputForm {
+  Rounding rounding = Rounding::none;
+  bool codes = false;
+  PackedForm layout = PackedForm::by_row;
+  bool operator==(const InputForm&) const = default;
 };
 
 // Where a step's inputs lie in the one block that holds them, in int32.
@@ -59,13 +70,14 @@ struct Layout {
   int64_t q_abs = 0, mixed = 0, mixed_codes = 0, partial = 0;
   int64_t top_k = 0;
   int64_t pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
-  int64_t inner = 0;         // [pairs, I]
-  int64_t inner_packed = 0;  // [pairs, padded(I)], once for each rounding
-  int64_t outer = 0;         // [pairs, D]
-  int64_t shared = 0;        // [tile.rows, D]
-  int64_t ffn_views = 0;     // experts, shared experts and dense FFNs of the model
-  int64_t ffn_tables = 0;    // FfnView of each
-  int64_t kv = 0;            // the pool; not scratch
+  int64_t inner = 0;                        // [pairs, I]
+  int64_t inner_packed = 0;                 // [pairs, padded(I)], once for each rounding
+  int64_t outer = 0;                        // [pairs, D]
+  int64_t shared = 0;                       // [tile.rows, D]
+  int64_t side_inner = 0, side_packed = 0;  // as inner and inner_packed, [kSideRows, shared experts' I]
+  int64_t ffn_views = 0;                    // experts, shared experts and dense FFNs of the model
+  int64_t ffn_tables = 0;                   // FfnView of each
+  int64_t kv = 0;                           // the pool; not scratch
 };
 
 struct CudaDevice {
@@ -87,6 +99,17 @@ struct CudaDevice {
   double* inv_freq = nullptr;
   float *cos = nullptr, *sin = nullptr;
   float* packed[2] = {};  // for FP8 weights, for others
+  // The rows that a norm has just written, and the codes of them that it has put into `packed` itself: those
+  // that were wanted of such rows before.
+  enum class Normed { h, q_latent };
+  struct NormedRows {
+    Normed kind;
+    const float* x = nullptr;
+    int32_t rows = 0;
+    InputForm form;  // without codes: none
+  };
+  mutable NormedRows normed[2];
+  mutable bool wanted[2][2] = {};  // of a kind, for a kind of weights
   float* wide = nullptr;
   uint32_t* allowed = nullptr;
   int32_t first_allowed = -1;
@@ -99,6 +122,7 @@ struct CudaDevice {
   unsigned char* top_k_scratch = nullptr;
   ExpertTile* tiles = nullptr;
   float *inner = nullptr, *inner_packed[2] = {}, *outer = nullptr, *shared = nullptr;
+  float *side_inner = nullptr, *side_packed[2] = {};  // of few rows of the shared expert, beside the others
   FfnView* ffn_tables = nullptr;
 
   // Views of the FFNs that have been used, in the order of ffn_tables. `key`: an FfnWeights or MoeWeights.
@@ -147,7 +171,8 @@ struct CudaDevice {
   CudaDevice(const CudaDevice&) = delete;
 
   bool official() const { return options.precision == Precision::official; }
-  // Whether many rows may go to kernels that add in another order than those for few: Hopper's FP8 tensor cores.
+  // Whether many rows may go to kernels that add in another order than those for few: Hopper's FP8 tensor
+  // cores.
   bool fast() const { return options.fast; }
   Stream stream() const { return runtime->stream(); }
 
@@ -169,6 +194,16 @@ struct CudaDevice {
   // Positions that the row with most of these rows sees, or more: launches depend on no other of the batch's
   // values.
   int32_t longest(int32_t first, int32_t count) const;
+  // While a step is recorded: work on side(), beside stream(). What comes there after point() and follow()
+  // follows what stream() had at the point; join() lets stream() wait for it, and says whether there was any.
+  // Where nothing is recorded, side() is stream().
+  void point();
+  void follow();
+  bool join();
+  bool follows = false;
+  Stream side() const { return follows ? runtime->side() : runtime->stream(); }
+  // The index queries of a recorded step, which come after its cache rows.
+  IndexQueryArgs index_queries = {};
   void drop_graphs() noexcept;  // after the stream has come past them
   CacheView cache(int32_t layer) const;
 
@@ -209,11 +244,14 @@ inline const CudaWeight& cuda_weight(const Weight* weight) {
   return *reinterpret_cast<const CudaWeight*>(weight);
 }
 
-// Calls body(first, count) for the tiles of a range of rows.
+// Calls body(first, count) for the tiles of a range of rows: as few as there can be, of about the same
+// length.
 template <class F>
 void for_tiles(RowRange rows, int32_t tile, F&& body) {
-  for (int32_t done = 0; done < rows.count; done += tile) {
-    body(rows.first + done, rows.count - done < tile ? rows.count - done : tile);
+  if (rows.count == 0) return;
+  const int32_t tiles = (rows.count + tile - 1) / tile, each = (rows.count + tiles - 1) / tiles;
+  for (int32_t done = 0; done < rows.count; done += each) {
+    body(rows.first + done, rows.count - done < each ? rows.count - done : each);
   }
 }
 

@@ -133,21 +133,55 @@ __global__ void __launch_bounds__(kThreads) down_kernel(DownArgs a) {
   for (int i = 0; i < tile.count; ++i) a.y[(tile.begin + i) * a.dim + output] = sum[i];
 }
 
+// A thread kMixValues neighbours of a row.
+constexpr int kMixValues = 4;
 __global__ void mix_kernel(MixExpertsArgs a) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= a.rows * a.dim) return;
-  const int64_t r = i / a.dim, c = i % a.dim;
-  float sum = 0;
+  begin_early();
+  const int64_t each = (a.dim + kMixValues - 1) / kMixValues;
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, r = i / each,
+                first = i % each * kMixValues;
+  if (r >= a.rows) return;
+  const int count = a.dim - first < kMixValues ? static_cast<int>(a.dim - first) : kMixValues;
+  const bool aligned = a.dim % kMixValues == 0;
+  float sum[kMixValues] = {};
+  const auto load = [&](const float* row, float(&to)[kMixValues]) {
+    if (aligned) {
+      const float4 four = *reinterpret_cast<const float4*>(row + first);
+      to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+    } else {
+#pragma unroll
+      for (int j = 0; j < kMixValues; ++j) to[j] = j < count ? row[first + j] : 0;
+    }
+  };
+#pragma unroll 4
   for (int32_t e = 0; e < a.k; ++e) {
-    const int64_t pair = a.pair_of[r * a.k + e];
-    sum = fmaf(a.weight[r * a.k + e], a.y[pair * a.dim + c], sum);
+    float value[kMixValues];
+    load(a.y + a.pair_of[r * a.k + e] * a.dim, value);
+    const float weight = a.weight[r * a.k + e];
+#pragma unroll
+    for (int j = 0; j < kMixValues; ++j) sum[j] = fmaf(weight, value[j], sum[j]);
   }
-  a.delta[i] = a.shared ? sum + a.shared[i] : sum;
+  if (a.shared) {
+    float value[kMixValues];
+    load(a.shared + r * a.dim, value);
+#pragma unroll
+    for (int j = 0; j < kMixValues; ++j) sum[j] += value[j];
+  }
+  float* const out = a.delta + r * a.dim + first;
+  if (aligned) {
+    *reinterpret_cast<float4*>(out) = {sum[0], sum[1], sum[2], sum[3]};
+  } else {
+#pragma unroll
+    for (int j = 0; j < kMixValues; ++j) {
+      if (j < count) out[j] = sum[j];
+    }
+  }
 }
 
 }  // namespace
 
 void launch_group(const GroupArgs& a, Stream stream) {
+  if (a.rows * a.k <= kFewPairs) return launch_group_few(a, stream);
   const int64_t most_warps =
       64 * 1024 / (4 * int64_t{a.experts});  // counts in 64 KB, if one warp's fit at all
   const int64_t wanted = a.rows <= 256 ? 8 : 32, warps = most_warps < 1        ? 1
@@ -162,7 +196,8 @@ void launch_down(const DownArgs& a, Stream stream) {
   launch(down_kernel, {(a.dim + kWarps - 1) / kWarps, a.tile_bound}, kThreads, 0, stream, a);
 }
 void launch_mix_experts(const MixExpertsArgs& a, Stream stream) {
-  launch(mix_kernel, {(a.rows * a.dim + kThreads - 1) / kThreads}, kThreads, 0, stream, a);
+  const int64_t threads = a.rows * ((a.dim + kMixValues - 1) / kMixValues);
+  launch(mix_kernel, {(threads + kThreads - 1) / kThreads, 1, 1, a.early}, kThreads, 0, stream, a);
 }
 
 }  // namespace dsv::cuda

@@ -95,6 +95,14 @@ struct CacheView {
 
 // ------------------------------------------------------------------------------------- rows.cu
 
+// Words from or to pinned host memory, which a launch reaches sooner than a copy begins. For few.
+struct CopyWordsArgs {
+  int64_t words;
+  const int32_t* from;
+  int32_t* to;  // out
+};
+void launch_copy_words(const CopyWordsArgs&, Stream);
+
 struct AnglesArgs {  // cos and sin of position * inv_freq
   int32_t rows;
   const int32_t* position;  // [R]
@@ -130,6 +138,10 @@ struct NormArgs {  // x' = x + delta; out = x' / sqrt(mean(x'^2) + eps) * weight
   bool to_bf16;  // round `out`
   float* out;
   int64_t out_stride;
+  // `out` as codes, too, as packed_rows says; or null.
+  unsigned char *e4m3 = nullptr, *bf16 = nullptr;
+  PackedForm form = PackedForm::by_row;  // of e4m3
+  bool power_of_two = false;
 };
 void launch_norm(const NormArgs&, Stream);
 
@@ -222,6 +234,7 @@ struct CacheAppendRowsArgs {  // norms, RoPE, quantisation, and the two cache ro
   const float* k_norm_bias;
   float eps;
   bool power_of_two;  // scales of index keys; latent scales always are
+  bool early = true;  // as TensorArgs has it
 };
 void launch_cache_append(const CacheAppendRowsArgs&, Stream);
 bool takes_released(const CacheAppendRowsArgs&);  // whether it goes to cache_released.cu
@@ -238,6 +251,7 @@ struct IndexQueryArgs {  // RoPE halves and, if official, Hadamard and quantisat
   bool official, power_of_two;
   unsigned char* out;  // [R, out_stride bytes]
   int64_t out_stride;
+  bool early = true;  // as TensorArgs has it
 };
 void launch_index_query(const IndexQueryArgs&, Stream);
 bool takes_released(const IndexQueryArgs&);
@@ -430,6 +444,11 @@ inline constexpr int tensor_splits(int64_t outputs, int64_t row_bytes) {
 
 enum class TensorKind : int32_t { linear, swiglu, down };
 enum class TensorFormat : int32_t { e4m3, bf16, mixed };  // mixed: FP8 weight, bf16 input
+struct LinearPart {                                       // y[r, o] = factor * W x_r
+  WeightView weight;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
 // FP8 weights with e4m3 input, bf16 ones with bf16 input, or a linear's FP8 weight with bf16 input (tiles of
 // 64 rows at most), on the tensor cores.
 //   linear: y[r, o] = factor * W x_r            down: y[p] = ffn.down x_p
@@ -458,6 +477,10 @@ struct TensorArgs {
   int64_t group_rows = 0, first_row = 0;
   int64_t x_group = 0, y_group = 0;  // bytes, values
   bool fp8_sums = false;             // on Hopper's FP8 tensor cores, in tiles of kFp8Rows: other bits
+  // For few rows a linear may be several of the same input in one launch, each of as many splits.
+  LinearPart second = {}, third = {};
+  int32_t n_more = 0;
+  bool early = true;  // the launch before is in the same stream, and the only one that this one follows
 };
 // .. A token of routed experts has several weights at a time.
 inline constexpr int tensor_splits(const TensorArgs& a) {
@@ -514,6 +537,9 @@ struct GroupArgs {  // pairs sorted by expert, and then by row
   int32_t* n_tiles;       // out [1]
 };
 void launch_group(const GroupArgs&, Stream);
+// Of at most as many pairs as threads fit into a block; route.cu.
+inline constexpr int32_t kFewPairs = 512;
+void launch_group_few(const GroupArgs&, Stream);
 
 // The input of a linear of either kind of weight.
 struct PackedPair {
@@ -552,6 +578,7 @@ struct MixExpertsArgs {  // delta[r] = sum over i of weight[r, i] * y[pair_of[r,
   const float* weight;     // [R, k]
   const float* shared;     // [R, D] or null
   float* delta;            // out [R, D]
+  bool early = true;       // as TensorArgs has it
 };
 void launch_mix_experts(const MixExpertsArgs&, Stream);
 

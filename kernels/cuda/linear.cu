@@ -28,6 +28,7 @@ struct LinearKernelArgs {
 // Grid: x outputs in groups of kWarps / splits, y rows in tiles of kRows, z groups.
 template <int kRows>
 __global__ void __launch_bounds__(kWarps* kWarp) linear_kernel(LinearKernelArgs args) {
+  begin_early();
   const LinearArgs& a = args.a;
   const int splits = args.splits, warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int split = warp % splits;
@@ -63,8 +64,8 @@ template <int kRows>
 void launch_rows(const LinearArgs& a, Stream stream) {
   const int splits = splits_of(a.outputs * a.groups, a.weight), per_block = kWarps / splits;
   launch(linear_kernel<kRows>,
-         {(a.outputs + per_block - 1) / per_block, (a.rows + kRows - 1) / kRows, a.groups}, kWarps * kWarp,
-         splits > 1 ? kWarps * kRows * 4 : 0, stream, LinearKernelArgs{a, splits});
+         {(a.outputs + per_block - 1) / per_block, (a.rows + kRows - 1) / kRows, a.groups, true},
+         kWarps * kWarp, splits > 1 ? kWarps * kRows * 4 : 0, stream, LinearKernelArgs{a, splits});
 }
 
 }  // namespace

@@ -1,17 +1,12 @@
 // Linear layers as the ops call them: the input is packed once for each kind of weight it meets.
 #pragma once
 
+#include <initializer_list>
+
 #include "kernels/cuda/device.h"
 
 namespace dsv::cuda {
 
-// How a weight wants its input: as codes for the tensor cores, or as f32 for the plain kernels.
-struct InputForm {
-  Rounding rounding = Rounding::none;
-  bool codes = false;
-  PackedForm layout = PackedForm::by_row;
-  bool operator==(const InputForm&) const = default;
-};
 inline InputForm input_form(const CudaDevice& d, Dtype dtype, bool rounded = true) {
   if (!d.official()) return {};
   if (dtype == Dtype::f8_e4m3) return {rounded ? Rounding::e4m3 : Rounding::none, rounded};
@@ -36,21 +31,35 @@ inline PackedForm packed_form(HopperPath hopper) {
 class PackedInput {
  public:
   // `rows` rows of `cols` f32 values, `stride` apart, at x; at most as many as the memory was made for.
-  // memory: [2], for FP8 weights and for others.
+  // memory: [2], for FP8 weights and for others. It is packed on `stream`, which may be another than the
+  // linears' if it is packed before they fork.
   PackedInput(const CudaDevice& d, const float* x, int64_t stride, int64_t cols, int32_t rows,
-              float* const* memory)
-      : d_(d), x_(x), stride_(stride), cols_(cols), rows_(rows), memory_(memory) {}
+              float* const* memory, Stream stream)
+      : d_(d), x_(x), stride_(stride), cols_(cols), rows_(rows), memory_(memory), stream_(stream) {}
   PackedInput(const CudaDevice& d, const float* x, int64_t stride, int64_t cols, int32_t rows)
-      : PackedInput(d, x, stride, cols, rows, d.packed) {}
+      : PackedInput(d, x, stride, cols, rows, d.packed, d.stream()) {}
 
   // y[r, o] = factor * W x_r. The input is rounded as ops.h says for the weight, or not at all.
-  void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded = true, float factor = 1);
+  void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded = true, float factor = 1) {
+    linear(weight, y, y_stride, rounded, factor, stream_);
+  }
+  void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor, Stream stream);
+  // Several, in one launch if they allow it; at most three.
+  struct Linear {
+    const Weight* weight;
+    float* y;
+    int64_t y_stride;
+  };
+  void linears(std::initializer_list<Linear>);
+  // Packs the input for a weight, if nobody has.
+  void pack_for(const Weight* weight, bool rounded = true) { packed(form_for(weight, rounded)); }
 
   // The input in the forms that a table's weights want: codes if all are of one kind that takes them.
   PackedRows codes(Dtype dtype, HopperPath hopper);
   PackedPair pair(bool fp8, bool other);
 
  private:
+  InputForm form_for(const Weight* weight, bool rounded) const;
   float* packed(InputForm form);
 
   const CudaDevice& d_;
@@ -58,9 +67,14 @@ class PackedInput {
   int64_t stride_, cols_;
   int32_t rows_;
   float* const* memory_;
+  Stream stream_;
   bool filled_[2] = {};
   InputForm form_[2];  // what memory_ holds
 };
+
+// Whether a recorded step chooses its positions beside the making of its queries: the indexer's launches need
+// the codes of h in bf16, and of q_latent in e4m3, until they are through.
+bool index_beside(const CudaDevice& d, const AttentionWeights& w, int32_t rows);
 
 // heads[r] = W_v mixed[r] for every head, from attention's mixed latents: [rows, heads, padded(rank)].
 void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads);

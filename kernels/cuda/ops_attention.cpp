@@ -7,7 +7,7 @@
 namespace dsv::cuda {
 
 void cache_append(Device* device, const CacheAppendArgs& args) {
-  const CudaDevice& d = cuda_device(device);
+  CudaDevice& d = cuda_device(device);
   const AttentionWeights& w = *args.weights;
   const int32_t first = args.rows.first;
   const bool indexed = d.geometry.has_indexer();
@@ -16,8 +16,11 @@ void cache_append(Device* device, const CacheAppendArgs& args) {
                        indexed ? d.row_of(Act::index_k_raw, args.index_k_raw, first) : nullptr,
                        indexed ? cuda_weight(w.k_norm_weight).vector : nullptr,
                        indexed ? cuda_weight(w.k_norm_bias).vector : nullptr, static_cast<float>(kLatentEps),
-                       d.geometry.ue8m0_scales},
-                      d.stream());
+                       d.geometry.ue8m0_scales, !d.follows},
+                      d.side());
+  if (!d.follows) return;
+  d.follow();
+  launch_index_query(d.index_queries, d.side());
 }
 
 void index_select(Device* handle, const IndexSelectArgs& args) {
@@ -26,6 +29,7 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
   for_tiles(args.rows, d.tile.select, [&](int32_t first, int32_t count) {
     const int32_t longest = d.longest(first, count);
     const StepView step = d.step(first);
+    const Stream stream = d.side();
     const int64_t score_stride = int64_t{d.layout.page_stride} * kPageTokens;
     if (longest > g.index_topk) {
       launch_index_scores(
@@ -34,12 +38,12 @@ void index_select(Device* handle, const IndexSelectArgs& args) {
            d.layout.act_row[static_cast<int>(Act::index_q)],
            d.row_of(Act::index_weight, args.index_weight, first), d.scores, score_stride,
            d.fast() ? IndexPath::fp8_sums : IndexPath::f32_sums, d.rows_together},
-          d.stream());
+          stream);
     }
     launch_top_k({count, g.index_topk, step.position, d.scores, score_stride,
                   d.integers(Act::selected, args.selected, first),
                   d.integers(Act::n_selected, args.n_selected, first), longest, d.top_k_scratch},
-                 d.stream());
+                 stream);
   });
 }
 
@@ -81,6 +85,7 @@ void attend(Device* handle, const AttendArgs& args) {
     launch_absorb({count, g.num_heads, kv_b, per_head, g.qk_nope_head_dim, g.qk_head_dim(), rows.q,
                    d.official(), mma, d.q_abs},
                   d.stream());
+    d.join();
     launch_attend(rows, d.stream());
     apply_values(d, args.weights->kv_b, count, d.mixed, d.row_of(Act::heads, args.heads, first));
   });

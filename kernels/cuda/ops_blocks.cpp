@@ -1,4 +1,5 @@
 // Ops around the linears of a layer: embedding, norms, attention's projections, the MTP input, logits.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -6,53 +7,119 @@
 
 namespace dsv::cuda {
 
+namespace {
+
+// Of a whole weight, without y.
+TensorArgs linear_args(const WeightView& w, PackedRows x, int32_t rows) {
+  TensorArgs args = {};
+  args.kind = TensorKind::linear;
+  args.dtype = w.dtype;
+  args.rows = rows;
+  args.x = x;
+  args.weight = w;
+  args.tile_rows = tensor_tile_rows(rows, w.rows);
+  // A few tiles of 64 rows would leave most of the GPU idle; those of 32 cut the columns, too.
+  if (w.dtype == Dtype::bf16 && rows <= 64 && w.rows <= 1024)
+    args.tile_rows = std::min(args.tile_rows, kFewRows);
+  args.tile_bound = (rows + args.tile_rows - 1) / args.tile_rows;
+  args.outputs = w.rows;
+  args.pitch = w.pitch;
+  args.factor = 1;
+  args.groups = 1;
+  args.early = true;
+  return args;
+}
+
+// A norm whose rows go to linears: in `official` it packs them, too, in the forms that were wanted before.
+// `only_fp8`: and leaves packed[1] as it is, which work beside it may read.
+void launch_packing_norm(const CudaDevice& d, CudaDevice::Normed kind, NormArgs a, bool only_fp8 = false) {
+  const bool packs = d.official() && a.rows <= d.tile.rows && a.out_stride == a.n;
+  for (const int at : {0, 1}) {
+    if (at == 1 && only_fp8) continue;
+    InputForm form;
+    if (packs && d.wanted[static_cast<int>(kind)][at]) {
+      form = {at == 0 ? Rounding::e4m3 : Rounding::bf16, true};
+      if (at == 0) form.layout = packed_form(hopper_path(d, a.rows));
+      auto* const out = reinterpret_cast<unsigned char*>(d.packed[at]);
+      (at == 0 ? a.e4m3 : a.bf16) = out;
+      if (at == 0) a.form = form.layout;
+    }
+    d.normed[at] = {kind, a.out, a.rows, form};
+  }
+  a.power_of_two = d.geometry.ue8m0_scales;
+  launch_norm(a, d.stream());
+}
+
+}  // namespace
+
 float* PackedInput::packed(InputForm form) {
   const int at = form.rounding == Rounding::e4m3 ? 0 : 1;
   float* const out = memory_[at];
   if (filled_[at] && form_[at] == form) return out;
+  filled_[at] = true;
+  form_[at] = form;
+  if (memory_ == d_.packed) {
+    CudaDevice::NormedRows& normed = d_.normed[at];
+    if (normed.x == x_ && normed.rows == rows_) {
+      if (form.codes && normed.form == form) return out;
+      if (form.codes) d_.wanted[static_cast<int>(normed.kind)][at] = true;
+    }
+    normed.x = nullptr;
+  }
   const bool power_of_two = d_.geometry.ue8m0_scales;
   if (form.codes) {
     launch_pack_codes({rows_, cols_, x_, stride_, form.rounding, power_of_two,
                        reinterpret_cast<unsigned char*>(out), form.layout},
-                      d_.stream());
+                      stream_);
   } else {
-    launch_pack({rows_, cols_, x_, stride_, form.rounding, power_of_two, out}, d_.stream());
+    launch_pack({rows_, cols_, x_, stride_, form.rounding, power_of_two, out}, stream_);
   }
-  filled_[at] = true;
-  form_[at] = form;
   return out;
 }
 
-void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor) {
+InputForm PackedInput::form_for(const Weight* weight, bool rounded) const {
+  InputForm form = input_form(d_, cuda_weight(weight).view.dtype, rounded);
+  if (form.rounding == Rounding::e4m3) form.layout = packed_form(hopper_path(d_, rows_));
+  return form;
+}
+
+void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor,
+                         Stream stream) {
   const WeightView& w = cuda_weight(weight).view;
-  InputForm form = input_form(d_, w.dtype, rounded);
-  const HopperPath hopper = form.rounding == Rounding::e4m3 ? hopper_path(d_, rows_) : HopperPath::none;
-  form.layout = packed_form(hopper);
+  const InputForm form = form_for(weight, rounded);
   float* const x = packed(form);
   if (!form.codes) {
     return launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0},
-                         d_.stream());
+                         stream);
   }
-  const int32_t tile_rows = tensor_tile_rows(rows_, w.rows), tiles = (rows_ + tile_rows - 1) / tile_rows;
-  TensorArgs args = {TensorKind::linear,
-                     w.dtype,
-                     rows_,
-                     packed_rows(x, rows_, cols_, form.rounding, form.layout),
-                     w,
-                     nullptr,
-                     nullptr,
-                     nullptr,
-                     nullptr,
-                     tiles,
-                     tile_rows,
-                     w.rows,
-                     w.pitch,
-                     y,
-                     y_stride,
-                     factor,
-                     false};
-  args.fp8_sums = hopper == HopperPath::fp8_sums;
-  launch_tensor(args, d_.stream());
+  TensorArgs args = linear_args(w, packed_rows(x, rows_, cols_, form.rounding, form.layout), rows_);
+  args.y = y;
+  args.y_stride = y_stride;
+  args.factor = factor;
+  args.fp8_sums = form.rounding == Rounding::e4m3 && hopper_path(d_, rows_) == HopperPath::fp8_sums;
+  args.early = stream == stream_;
+  launch_tensor(args, stream);
+}
+
+void PackedInput::linears(std::initializer_list<Linear> list) {
+  const WeightView& first = cuda_weight(list.begin()->weight).view;
+  bool together = d_.official() && first.dtype == Dtype::f8_e4m3 && rows_ <= kFewRows;
+  for (const Linear& l : list) {
+    const WeightView& w = cuda_weight(l.weight).view;
+    together &=
+        w.dtype == first.dtype && tensor_splits(w.rows, w.pitch) == tensor_splits(first.rows, first.pitch);
+  }
+  if (!together) {
+    for (const Linear& l : list) linear(l.weight, l.y, l.y_stride);
+    return;
+  }
+  TensorArgs args = linear_args(first, codes(first.dtype, HopperPath::none), rows_);
+  args.y = list.begin()->y;
+  args.y_stride = list.begin()->y_stride;
+  for (const Linear* l = list.begin() + 1; l != list.end(); ++l) {
+    (args.n_more++ == 0 ? args.second : args.third) = {cuda_weight(l->weight).view, l->y, l->y_stride};
+  }
+  launch_tensor(args, stream_);
 }
 
 PackedRows PackedInput::codes(Dtype dtype, HopperPath hopper) {
@@ -81,31 +148,25 @@ void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const f
                          d.stream());
   }
   launch_pack_codes({rows, cols, mixed, cols, Rounding::bf16, false, d.mixed_codes}, d.stream());
-  const int32_t tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, v),
-                tiles = (rows + tile_rows - 1) / tile_rows;
-  launch_tensor({TensorKind::linear,
-                 w.dtype,
-                 rows,
-                 packed_rows(d.mixed_codes, rows, cols, Rounding::bf16),
-                 w,
-                 nullptr,
-                 nullptr,
-                 nullptr,
-                 nullptr,
-                 tiles,
-                 tile_rows,
-                 v,
-                 w.pitch,
-                 heads,
-                 v_dim,
-                 1,
-                 true,
-                 g.num_heads,
-                 per_head,
-                 first,
-                 2 * rank,
-                 v},
-                d.stream());
+  TensorArgs args = linear_args(w, packed_rows(d.mixed_codes, rows, cols, Rounding::bf16), rows);
+  args.tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, v);
+  args.tile_bound = (rows + args.tile_rows - 1) / args.tile_rows;
+  args.outputs = v;
+  args.y = heads;
+  args.y_stride = v_dim;
+  args.to_bf16 = true;
+  args.groups = g.num_heads;
+  args.group_rows = per_head;
+  args.first_row = first;
+  args.x_group = 2 * rank;
+  args.y_group = v;
+  launch_tensor(args, d.stream());
+}
+
+bool index_beside(const CudaDevice& d, const AttentionWeights& w, int32_t rows) {
+  const auto fp8 = [](const Weight* weight) { return cuda_weight(weight).view.dtype == Dtype::f8_e4m3; };
+  return d.recording && rows <= kSideRows && d.geometry.has_indexer() && d.geometry.q_lora_rank > 0 &&
+         d.official() && fp8(w.q_a) && fp8(w.q_b) && fp8(w.wq_b) && !fp8(w.weights_proj);
 }
 
 void embed(Device* device, const EmbedArgs& args) {
@@ -121,37 +182,56 @@ void add_norm(Device* device, const AddNormArgs& args) {
   const int64_t n = d.geometry.hidden_size;
   float* const x = d.row_of(Act::x, args.x, args.rows.first);
   const float* delta = args.delta ? d.row_of(Act::delta, args.delta, args.rows.first) : nullptr;
-  launch_norm({args.rows.count, n, nullptr, x, n, delta, n, delta ? x : nullptr,
-               cuda_weight(args.weight).vector, static_cast<float>(d.geometry.rms_norm_eps), d.official(),
-               d.row_of(Act::h, args.h, args.rows.first), n},
-              d.stream());
+  launch_packing_norm(d, CudaDevice::Normed::h,
+                      {args.rows.count, n, nullptr, x, n, delta, n, delta ? x : nullptr,
+                       cuda_weight(args.weight).vector, static_cast<float>(d.geometry.rms_norm_eps),
+                       d.official(), d.row_of(Act::h, args.h, args.rows.first), n});
 }
 
 void attn_in(Device* device, const AttnInArgs& args) {
-  const CudaDevice& d = cuda_device(device);
+  CudaDevice& d = cuda_device(device);
   const Geometry& g = d.geometry;
   const AttentionWeights& w = *args.weights;
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
-    if (g.q_lora_rank > 0) {
-      float* const latent = d.row_of(Act::q_latent, args.q_latent, first);
-      h.linear(w.q_a, latent, g.q_lora_rank);
-      launch_norm({count, g.q_lora_rank, nullptr, latent, g.q_lora_rank, nullptr, 0, nullptr,
-                   cuda_weight(w.q_a_norm).vector, static_cast<float>(kLatentEps), d.official(), latent,
-                   g.q_lora_rank},
-                  d.stream());
+    float* const kv_raw = d.row_of(Act::kv_raw, args.kv_raw, first);
+    const auto scale_heads = [&](Stream stream) {
+      const double factor = 1 / std::sqrt(static_cast<double>(g.index_n_heads * g.index_head_dim));
+      h.linear(w.weights_proj, d.row_of(Act::index_weight, args.index_weight, first), g.index_n_heads, false,
+               static_cast<float>(factor), stream);
+    };
+    const bool beside = index_beside(d, w, count);
+    if (beside) {
+      h.pack_for(w.weights_proj, false);
+      d.point();
+      d.follow();
+      scale_heads(d.side());
     }
-    h.linear(w.kv_a, d.row_of(Act::kv_raw, args.kv_raw, first), g.latent_dim());
-    if (!g.has_indexer()) return;
-    h.linear(w.wk, d.row_of(Act::index_k_raw, args.index_k_raw, first), g.index_head_dim);
-    const double factor = 1 / std::sqrt(static_cast<double>(g.index_n_heads * g.index_head_dim));
-    h.linear(w.weights_proj, d.row_of(Act::index_weight, args.index_weight, first), g.index_n_heads, false,
-             static_cast<float>(factor));
+    float* const latent = g.q_lora_rank > 0 ? d.row_of(Act::q_latent, args.q_latent, first) : nullptr;
+    if (g.has_indexer()) {
+      float* const key = d.row_of(Act::index_k_raw, args.index_k_raw, first);
+      const PackedInput::Linear kv_a = {w.kv_a, kv_raw, g.latent_dim()}, wk = {w.wk, key, g.index_head_dim};
+      latent ? h.linears({{w.q_a, latent, g.q_lora_rank}, kv_a, wk}) : h.linears({kv_a, wk});
+      if (!beside) scale_heads(d.stream());
+    } else {
+      if (latent) h.linear(w.q_a, latent, g.q_lora_rank);
+      h.linear(w.kv_a, kv_raw, g.latent_dim());
+    }
+    if (!latent) return;
+    if (beside) {  // cache_append goes on beside from here
+      d.point();
+      d.follow();
+    }
+    launch_packing_norm(
+        d, CudaDevice::Normed::q_latent,
+        {count, g.q_lora_rank, nullptr, latent, g.q_lora_rank, nullptr, 0, nullptr,
+         cuda_weight(w.q_a_norm).vector, static_cast<float>(kLatentEps), d.official(), latent, g.q_lora_rank},
+        beside);
   });
 }
 
 void attn_q(Device* device, const AttnQArgs& args) {
-  const CudaDevice& d = cuda_device(device);
+  CudaDevice& d = cuda_device(device);
   const Geometry& g = d.geometry;
   const Act input = g.q_lora_rank > 0 ? Act::q_latent : Act::h;
   const int64_t cols = g.q_lora_rank > 0 ? g.q_lora_rank : g.hidden_size;
@@ -160,17 +240,31 @@ void attn_q(Device* device, const AttnQArgs& args) {
     const StepView step = d.step(first);
     PackedInput in(d, d.row_of(input, g.q_lora_rank > 0 ? args.q_latent : args.h, first), cols, cols, count);
     float* const q = d.row_of(Act::q, args.q, first);
-    in.linear(args.weights->q_b, q, q_dim);
-    launch_rope_query(
-        {count, g.num_heads, g.qk_head_dim(), g.qk_rope_head_dim, step.cos, step.sin, d.official(), q},
-        d.stream());
-    if (!g.has_indexer()) return;
+    const auto queries = [&] {
+      in.linear(args.weights->q_b, q, q_dim);
+      launch_rope_query(
+          {count, g.num_heads, g.qk_head_dim(), g.qk_rope_head_dim, step.cos, step.sin, d.official(), q},
+          d.stream());
+    };
+    if (!g.has_indexer()) return queries();
+    const bool beside = index_beside(d, *args.weights, count);
+    if (!beside) queries();
     in.linear(args.weights->wq_b, d.wide, index_dim);
-    launch_index_query({count, g.index_n_heads, g.index_head_dim, g.qk_rope_head_dim, d.wide, step.cos,
-                        step.sin, d.official(), g.ue8m0_scales,
-                        reinterpret_cast<unsigned char*>(d.row_of(Act::index_q, args.index_q, first)),
-                        d.layout.act_row[static_cast<int>(Act::index_q)]},
-                       d.stream());
+    d.index_queries = {count,
+                       g.index_n_heads,
+                       g.index_head_dim,
+                       g.qk_rope_head_dim,
+                       d.wide,
+                       step.cos,
+                       step.sin,
+                       d.official(),
+                       g.ue8m0_scales,
+                       reinterpret_cast<unsigned char*>(d.row_of(Act::index_q, args.index_q, first)),
+                       d.layout.act_row[static_cast<int>(Act::index_q)],
+                       !beside};
+    if (!beside) return launch_index_query(d.index_queries, d.stream());
+    d.point();  // .. and after the cache rows from here
+    queries();
   });
 }
 

@@ -48,13 +48,17 @@ bool on_tensor_cores(const CudaDevice& d, const CudaDevice::FfnTable& table) {
   return d.official() && table.in.tensor() && table.down.tensor();
 }
 
+bool fp8_ffn(const CudaDevice& d, const CudaDevice::FfnTable& table) {
+  return on_tensor_cores(d, table) && table.in.dtype() == Dtype::f8_e4m3 &&
+         table.down.dtype() == Dtype::f8_e4m3;
+}
+
 // `rows`: that a weight of the table meets, about.
 Pairs cut(const CudaDevice& d, const CudaDevice::FfnTable& table, bool grouped, int32_t count, int32_t rows,
           int64_t outputs) {
   Pairs pairs = {grouped, count, kTilePairs, 0, HopperPath::none};
   if (on_tensor_cores(d, table)) {
-    const bool fp8 = table.in.dtype() == Dtype::f8_e4m3 && table.down.dtype() == Dtype::f8_e4m3;
-    if (fp8) pairs.hopper = hopper_path(d, rows);
+    if (fp8_ffn(d, table)) pairs.hopper = hopper_path(d, rows);
     pairs.tile_rows = pairs.hopper == HopperPath::fp8_sums    ? (grouped ? kFp8Pairs : kFp8Rows)
                       : pairs.hopper == HopperPath::same_bits ? kWgmmaRows
                                                               : tensor_tile_rows(rows, outputs);
@@ -63,20 +67,28 @@ Pairs cut(const CudaDevice& d, const CudaDevice::FfnTable& table, bool grouped, 
   return pairs;
 }
 
-// y[p] = down(silu(gate h) * up h) for every pair.
+// Where an FFN's launches go, and what they keep in between.
+struct FfnPlace {
+  Stream stream;
+  float* inner;
+  float* const* packed;  // [2]
+};
+FfnPlace main_place(const CudaDevice& d) { return {d.stream(), d.inner, d.inner_packed}; }
+
+// y[p] = down(silu(gate h) * up h) for every pair. On another stream than h's, h is packed already.
 void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h,
-             int64_t inner, float* y) {
+             int64_t inner, float* y, const FfnPlace& at) {
   const ExpertTile* tiles = pairs.grouped ? d.tiles : nullptr;
   const int32_t* pair_row = pairs.grouped ? d.pair_row : nullptr;
   const int64_t dim = d.geometry.hidden_size;
-  PackedInput a(d, d.inner, inner, inner, pairs.count, d.inner_packed);
+  PackedInput a(d, at.inner, inner, inner, pairs.count, at.packed, at.stream);
   if (on_tensor_cores(d, table)) {
     const auto run = [&](TensorKind kind, Dtype dtype, PackedInput& x, const int32_t* row, int64_t cols,
                          int64_t outputs, float* out) {
       PackedRows in = x.codes(dtype, pairs.hopper);
       if (row && pairs.hopper != HopperPath::none) {  // whose copies take neighbouring rows only
         auto* const gathered = reinterpret_cast<unsigned char*>(d.outer);  // down's output comes later
-        launch_gather_rows({pairs.count, in, row, tensor_blocks(cols), gathered}, d.stream());
+        launch_gather_rows({pairs.count, in, row, tensor_blocks(cols), gathered}, at.stream);
         in = packed_rows(gathered, pairs.count, cols, Rounding::e4m3, in.form);
         row = nullptr;
       }
@@ -98,17 +110,26 @@ void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pair
                          1,
                          false};
       args.fp8_sums = pairs.hopper == HopperPath::fp8_sums;
-      launch_tensor(args, d.stream());
+      args.early = at.stream == d.stream() || kind == TensorKind::down;
+      launch_tensor(args, at.stream);
     };
-    run(TensorKind::swiglu, table.in.dtype(), h, pair_row, dim, inner, d.inner);
+    run(TensorKind::swiglu, table.in.dtype(), h, pair_row, dim, inner, at.inner);
     return run(TensorKind::down, table.down.dtype(), a, nullptr, inner, dim, y);
   }
   launch_swiglu({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pair_row,
-                 h.pair(table.in.fp8, table.in.bf16 || table.in.rest), dim, inner, d.inner},
-                d.stream());
+                 h.pair(table.in.fp8, table.in.bf16 || table.in.rest), dim, inner, at.inner},
+                at.stream);
   launch_down({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles,
                a.pair(table.down.fp8, table.down.bf16 || table.down.rest), inner, dim, y},
-              d.stream());
+              at.stream);
+}
+
+// Whether a recorded step runs the shared expert beside the routing and the routed experts: it needs the
+// codes of h that the norm before has written.
+bool shared_beside(CudaDevice& d, const MoeWeights& w, const float* h, int32_t rows) {
+  const CudaDevice::NormedRows& normed = d.normed[0];
+  return d.recording && rows <= kSideRows && w.shared.gate && normed.x == h && normed.rows == rows &&
+         normed.form == InputForm{Rounding::e4m3, true} && fp8_ffn(d, table_of(d, &w.shared, &w.shared, 1));
 }
 
 }  // namespace
@@ -116,6 +137,12 @@ void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pair
 void route(Device* handle, const RouteArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
+  const bool beside =
+      shared_beside(d, *args.weights, d.row_of(Act::h, args.h, args.rows.first), args.rows.count);
+  if (beside) {
+    d.point();
+    d.follow();
+  }
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
     h.linear(args.weights->gate, d.wide, g.n_routed_experts, false);
@@ -135,9 +162,11 @@ void experts(Device* handle, const ExpertsArgs& args) {
   const CudaDevice::FfnTable routed = table_of(d, &w, w.experts.data(), g.n_routed_experts);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
-    if (w.shared.gate) {  // first, because the two use the same scratch
+    if (w.shared.gate) {  // first, because elsewhere than beside the routed ones the two use the same scratch
       const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);
-      run_ffn(d, shared, cut(d, shared, false, count, count, dim), h, g.shared_intermediate_size(), d.shared);
+      const FfnPlace place = d.follows ? FfnPlace{d.side(), d.side_inner, d.side_packed} : main_place(d);
+      run_ffn(d, shared, cut(d, shared, false, count, count, dim), h, g.shared_intermediate_size(), d.shared,
+              place);
     }
     const auto n = static_cast<int32_t>(count * k);
     // An expert that is touched meets some 2 * n / experts rows at most, as a rule; of few rows hardly any
@@ -148,10 +177,11 @@ void experts(Device* handle, const ExpertsArgs& args) {
     launch_group({count, g.num_experts_per_tok, g.n_routed_experts, pairs.tile_rows,
                   d.integers(Act::expert, args.expert, first), d.pair_row, d.pair_of, d.tiles, d.n_tiles},
                  d.stream());
-    run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer);
+    run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer, main_place(d));
+    const bool joined = d.join();
     launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of,
                         d.row_of(Act::expert_weight, args.expert_weight, first),
-                        w.shared.gate ? d.shared : nullptr, d.row_of(Act::delta, args.delta, first)},
+                        w.shared.gate ? d.shared : nullptr, d.row_of(Act::delta, args.delta, first), !joined},
                        d.stream());
   });
 }
@@ -163,7 +193,7 @@ void ffn(Device* handle, const FfnArgs& args) {
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
     run_ffn(d, table, cut(d, table, false, count, count, g.hidden_size), h, g.intermediate_size,
-            d.row_of(Act::delta, args.delta, first));
+            d.row_of(Act::delta, args.delta, first), main_place(d));
   });
 }
 

@@ -24,9 +24,9 @@ __device__ __forceinline__ float block_reduce(float value, float* shared) {
   __syncthreads();  // whoever used `shared` before is done
   if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
   __syncthreads();
-  float all = shared[0];
-  for (unsigned w = 1; w < blockDim.x / kWarp; ++w) all = kSum ? all + shared[w] : fmaxf(all, shared[w]);
-  return all;
+  const unsigned lane = threadIdx.x % kWarp;
+  const float own = lane < blockDim.x / kWarp ? shared[lane] : kSum ? 0 : -INFINITY;
+  return kSum ? warp_sum(own) : warp_max(own);
 }
 __device__ __forceinline__ float block_sum(float value, float* shared) {
   return block_reduce<true>(value, shared);

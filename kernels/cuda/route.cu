@@ -1,5 +1,5 @@
-// noaux_tc routing: a block a row. Bound by the launch; E^2 comparisons (65536 for 256 experts) are a few
-// microseconds' latency.
+// noaux_tc routing: a block a row; and the pairs of few rows by expert. Bound by the launch; E^2 comparisons
+// (65536 for 256 experts) are a few microseconds' latency.
 #include "kernels/cuda/cuda.h"
 
 namespace dsv::cuda {
@@ -9,9 +9,17 @@ constexpr int kThreads = 256;
 
 // How many of `n` values go before value `i`: larger ones, and equal ones of lower index.
 __device__ __forceinline__ int rank_of(const float* values, int n, int i) {
-  int rank = 0;
-#pragma unroll 8
-  for (int j = 0; j < n; ++j) rank += values[j] > values[i] || (values[j] == values[i] && j < i);
+  const float own = values[i];
+  int rank = 0, j = 0;
+#pragma unroll 4
+  for (; j + 4 <= n; j += 4) {  // `values` is 16-byte aligned
+    const float4 four = *reinterpret_cast<const float4*>(values + j);
+    rank += four.x > own || (four.x == own && j < i);
+    rank += four.y > own || (four.y == own && j + 1 < i);
+    rank += four.z > own || (four.z == own && j + 2 < i);
+    rank += four.w > own || (four.w == own && j + 3 < i);
+  }
+  for (; j < n; ++j) rank += values[j] > own || (values[j] == own && j < i);
   return rank;
 }
 
@@ -20,11 +28,13 @@ __device__ __forceinline__ int rank_of(const float* values, int n, int i) {
 // a row of NaN takes some experts twice and leaves others: its slots are filled from the first expert on, so
 // that indices stay valid.
 __global__ void route_kernel(RouteRowsArgs a) {
-  auto* score = reinterpret_cast<float*>(shared_memory());
+  auto* kept = reinterpret_cast<float*>(shared_memory());
+  float* of_group = kept + (a.experts + 3) / 4 * 4;
+  float* score = of_group + (a.groups + 3) / 4 * 4;
   float* choice = score + a.experts;
-  float* kept = choice + a.experts;
-  float* of_group = kept + a.experts;
-  auto* taken = reinterpret_cast<unsigned*>(of_group + a.groups);
+  auto* taken = reinterpret_cast<unsigned*>(choice + a.experts);
+  auto* chosen = reinterpret_cast<int32_t*>(taken + (a.experts + kWarp - 1) / kWarp);
+  begin_early();
   const int64_t r = blockIdx.x;
   const int group_size = a.experts / a.groups, lane = threadIdx.x % kWarp;
 
@@ -57,37 +67,87 @@ __global__ void route_kernel(RouteRowsArgs a) {
   const int words = (a.experts + kWarp - 1) / kWarp;
   for (int w = threadIdx.x / kWarp; w < words; w += blockDim.x / kWarp) {
     const int e = w * kWarp + lane;
-    const unsigned bits = __ballot_sync(kAllLanes, e < a.experts && rank_of(kept, a.experts, e) < a.k);
+    // A warp of groups that are not kept has none: at least k others go before.
+    const bool candidate = e < a.experts && !(kept[e] == -INFINITY);
+    unsigned bits = __ballot_sync(kAllLanes, candidate);
+    if (bits != 0) bits = __ballot_sync(kAllLanes, candidate && rank_of(kept, a.experts, e) < a.k);
     if (lane == 0) taken[w] = bits;
   }
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  // In ascending order, and the sum too.
-  int32_t* expert = a.expert + r * a.k;
-  float* weight = a.weight + r * a.k;
+  // In ascending order.
+  for (int e = threadIdx.x; e < a.experts; e += blockDim.x) {
+    const unsigned bits = taken[e / kWarp];
+    if (!(bits >> e % kWarp & 1)) continue;
+    int before = __popc(bits & ((1u << e % kWarp) - 1));
+    for (int w = 0; w < e / kWarp; ++w) before += __popc(taken[w]);
+    if (before < a.k) chosen[before] = e;
+  }
+  __syncthreads();
+  if (threadIdx.x >= kWarp) return;
   int count = 0;
-  float sum = 1e-20f;
-  for (int w = 0; w < words && count < a.k; ++w) {
-    for (unsigned bits = taken[w]; bits != 0 && count < a.k; bits &= bits - 1) {
-      const int e = w * kWarp + __ffs(static_cast<int>(bits)) - 1;
-      sum += score[e];
-      expert[count++] = e;
-    }
+  for (int w = 0; w < words; ++w) count += __popc(taken[w]);
+  for (int i = count + lane; i < a.k; i += kWarp) chosen[i] = i - count;  // there are k
+  __syncwarp();
+  float sum = 1e-20f;  // in order, too
+  for (int i = 0; i < count && i < a.k; ++i) sum += score[chosen[i]];
+  for (int i = lane; i < a.k; i += kWarp) {
+    a.expert[r * a.k + i] = chosen[i];
+    a.weight[r * a.k + i] = static_cast<float>(score[chosen[i]] / (a.normalise ? sum : 1.0f) * a.scale);
   }
-  for (int e = 0; count < a.k; ++e) expert[count++] = e;
-  for (int i = 0; i < a.k; ++i) {
-    weight[i] = static_cast<float>(score[expert[i]] / (a.normalise ? sum : 1.0f) * a.scale);
+}
+
+// A block; a thread a pair, which finds its place by comparing with all others: 64 steps for 8 rows, 512 at
+// most. Shared: of each pair its expert, and a bit at its place if a tile begins there.
+__global__ void __launch_bounds__(kFewPairs) group_few_kernel(GroupArgs a) {
+  begin_early();
+  auto* const expert = reinterpret_cast<int32_t*>(shared_memory());
+  auto* const begins = reinterpret_cast<unsigned*>(expert + kFewPairs);
+  const int pairs = a.rows * a.k, p = static_cast<int>(threadIdx.x);
+  constexpr int kWords = kFewPairs / kWarp;
+  if (p < kWords) begins[p] = 0;
+  if (p < pairs) expert[p] = a.expert[p];
+  __syncthreads();
+  int place = 0, before = 0, all = 0;  // among all pairs, and those of the expert before it and in all
+  const int mine = p < pairs ? expert[p] : 0;
+  for (int q = 0; q < pairs; ++q) {
+    const int other = expert[q];
+    place += other < mine || (other == mine && q < p);
+    before += other == mine && q < p;
+    all += other == mine;
   }
+  const bool first = p < pairs && before % a.tile_rows == 0;
+  if (first) atomicOr(&begins[place / kWarp], 1u << place % kWarp);
+  __syncthreads();
+  if (p < pairs) {
+    a.pair_row[place] = p / a.k;
+    a.pair_of[p] = place;
+  }
+  if (!first && p != 0) return;
+  int tile = 0, tiles = 0;
+  for (int w = 0; w < kWords; ++w) {
+    const unsigned bits = begins[w];
+    tiles += __popc(bits);
+    tile += w < place / kWarp    ? __popc(bits)
+            : w == place / kWarp ? __popc(bits & ((1u << place % kWarp) - 1))
+                                 : 0;
+  }
+  if (first) a.tiles[tile] = {mine, place, all - before < a.tile_rows ? all - before : a.tile_rows};
+  if (p == 0) *a.n_tiles = tiles;
 }
 
 }  // namespace
 
 int64_t route_shared_bytes(int32_t experts, int32_t groups) {
-  return 4 * (3 * int64_t{experts} + groups + (experts + 31) / 32);
+  return 4 * (4 * int64_t{experts} + groups + 6 + (experts + 31) / 32);
 }
 
 void launch_route(const RouteRowsArgs& a, Stream stream) {
-  launch(route_kernel, {a.rows}, kThreads, route_shared_bytes(a.experts, a.groups), stream, a);
+  launch(route_kernel, {a.rows, 1, 1, true}, kThreads, route_shared_bytes(a.experts, a.groups), stream, a);
+}
+
+void launch_group_few(const GroupArgs& a, Stream stream) {
+  const int threads = (a.rows * a.k + kWarp - 1) / kWarp * kWarp;
+  launch(group_few_kernel, {1, 1, 1, true}, threads, 4 * (kFewPairs + kFewPairs / kWarp), stream, a);
 }
 
 }  // namespace dsv::cuda

@@ -6,7 +6,13 @@
 namespace dsv::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kMostThreads = 1024;
+
+__global__ void copy_words_kernel(CopyWordsArgs a) {
+  begin_early();
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < a.words) a.to[i] = a.from[i];
+}
 
 // Angles in fp64: at position 160000 an f32 product would be wrong in the third digit of its sine.
 __global__ void angles_kernel(AnglesArgs a) {
@@ -18,6 +24,7 @@ __global__ void angles_kernel(AnglesArgs a) {
 }
 
 __global__ void embed_kernel(EmbedRowsArgs a) {
+  begin_early();
   const int64_t r = blockIdx.x;
   const bool zero = a.position && a.position[r] == 0;
   for (int64_t c = threadIdx.x; c < a.table.cols; c += blockDim.x) {
@@ -25,43 +32,159 @@ __global__ void embed_kernel(EmbedRowsArgs a) {
   }
 }
 
-// A block a row. A row of up to kKept values a thread is read once, all loads in flight together, as few rows
-// wait for memory and for nothing else; what is longer is read twice.
-constexpr int kNormThreads = 1024, kKept = 8;
+// Four neighbours a lane, a group of 128 values a warp: a row's codes as packed_rows has them.
+constexpr int kPerLane = kQuantBlock / kWarp;
+struct CodeRows {
+  unsigned char* out;
+  int64_t rows, pitch;  // bytes of a row's codes
+  PackedForm form;
+};
+
+// From sm_89 on the chip rounds, as float_to_e4m3 does.
+__device__ __forceinline__ uint32_t four_e4m3(const float (&value)[kPerLane]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint32_t codes;
+  asm("{ .reg .b16 a, b; cvt.rn.satfinite.e4m3x2.f32 a, %2, %1; cvt.rn.satfinite.e4m3x2.f32 b, %4, %3; "
+      "mov.b32 %0, "
+      "{a, b}; }"
+      : "=r"(codes)
+      : "f"(value[0]), "f"(value[1]), "f"(value[2]), "f"(value[3]));
+  return codes;
+#else
+  uint32_t codes = 0;
+  for (int i = 0; i < kPerLane; ++i) codes |= float_to_e4m3(value[i]) << 8 * i;
+  return codes;
+#endif
+}
+
+__device__ __forceinline__ void put_e4m3(const CodeRows& to, int64_t r, int64_t group,
+                                         const float (&value)[kPerLane], bool power_of_two) {
+  const int lane = threadIdx.x % kWarp;
+  float amax = 0;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) amax = fmaxf(amax, fabsf(value[i]));
+  const float scale = e4m3_scale(warp_max(amax), power_of_two);
+  const float inverse = 1 / scale;  // exact if it is a power of two
+  float scaled[kPerLane];
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) scaled[i] = power_of_two ? value[i] * inverse : value[i] / scale;
+  const uint32_t codes = four_e4m3(scaled);
+  const bool spread = to.form == PackedForm::spread;
+  const int64_t pitch = spread ? 2 * to.pitch : to.pitch, word = group * kWarp + lane;
+  auto* const words = reinterpret_cast<uint32_t*>(to.out + r * pitch);
+  if (spread) {
+    const auto half = [&](int i) { return e4m3_to_f16(codes >> 8 * i & 0xFF); };
+    const int64_t at = spread_word(word);
+    words[at] = half(0) | half(1) << 16, words[at + 4] = half(2) | half(3) << 16;
+  } else {
+    words[word] = codes;
+  }
+  auto* const scales = reinterpret_cast<float*>(to.out + to.rows * pitch);
+  if (lane == 0)
+    scales[to.form == PackedForm::by_row ? r * (to.pitch / kQuantBlock) + group
+                                         : group * ((to.rows + 3) / 4 * 4) + r] = scale;
+}
+
+__device__ __forceinline__ void put_bf16(const CodeRows& to, int64_t r, int64_t group,
+                                         const float (&value)[kPerLane]) {
+  const int64_t at = 2 * (group * kQuantBlock + threadIdx.x % kWarp * kPerLane);
+  if (at >= to.pitch) return;
+  const auto pair = [&](int i) {
+    return float_to_bf16(value[i]) | static_cast<uint32_t>(float_to_bf16(value[i + 1])) << 16;
+  };
+  *reinterpret_cast<uint2*>(to.out + r * to.pitch + at) = {pair(0), pair(2)};
+}
+
+// A block a row. A warp takes groups of 128 values, up to kKept of them from memory once and all loads in
+// flight together, as few rows wait for memory and for nothing else; what is longer is read twice.
+constexpr int kNormWarps = 32, kKept = 2;
 __global__ void norm_kernel(NormArgs a) {
   auto* shared = reinterpret_cast<float*>(shared_memory());
-  const int64_t r = blockIdx.x, from = a.row ? a.row[r] : r;
-  const float* x = a.x + from * a.x_stride;
-  const float* delta = a.delta ? a.delta + from * a.delta_stride : nullptr;
-  const auto value_at = [&](int64_t i) { return delta ? x[i] + delta[i] : x[i]; };
-  const int64_t step = blockDim.x, rest = threadIdx.x + kKept * step;
-  float kept[kKept], weight[kKept], squares = 0;
+  const int warps = static_cast<int>(blockDim.x) / kWarp, warp = threadIdx.x / kWarp;
+  const int64_t groups = (a.n + kQuantBlock - 1) / kQuantBlock;
+  const bool aligned = a.n % kPerLane == 0 && a.x_stride % kPerLane == 0 && a.out_stride % kPerLane == 0 &&
+                       a.delta_stride % kPerLane == 0;
+  const auto load = [&](const float* row, int64_t group, float(&to)[kPerLane]) {
+    const int64_t i = group * kQuantBlock + threadIdx.x % kWarp * kPerLane;
+    if (aligned && i < a.n) {
+      const float4 four = *reinterpret_cast<const float4*>(row + i);
+      to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+    } else {
 #pragma unroll
-  for (int j = 0; j < kKept; ++j) {
-    const int64_t i = threadIdx.x + j * step;
-    kept[j] = i < a.n ? value_at(i) : 0;
-    weight[j] = i < a.n ? a.weight[i] : 0;
+      for (int j = 0; j < kPerLane; ++j) to[j] = i + j < a.n ? row[i + j] : 0;
+    }
+  };
+  const auto store = [&](float* row, int64_t group, const float(&from)[kPerLane]) {
+    const int64_t i = group * kQuantBlock + threadIdx.x % kWarp * kPerLane;
+    if (aligned && i < a.n) {
+      *reinterpret_cast<float4*>(row + i) = {from[0], from[1], from[2], from[3]};
+    } else {
+      for (int j = 0; j < kPerLane && i + j < a.n; ++j) row[i + j] = from[j];
+    }
+  };
+  let_next_begin();
+  float kept[kKept][kPerLane] = {}, weight[kKept][kPerLane] = {}, more[kKept][kPerLane] = {}, squares = 0;
+#pragma unroll
+  for (int k = 0; k < kKept; ++k) {
+    if (warp + k * warps < groups) load(a.weight, warp + k * warps, weight[k]);
   }
-#pragma unroll
-  for (int j = 0; j < kKept; ++j) squares = fmaf(kept[j], kept[j], squares);
-  for (int64_t i = rest; i < a.n; i += step) squares = fmaf(value_at(i), value_at(i), squares);
-  const float factor = 1 / sqrtf(block_sum(squares, shared) / static_cast<float>(a.n) + a.eps);
-  const auto put = [&](int64_t i, float value, float by) {  // each thread what it read: in place is fine
-    if (a.x_out) a.x_out[r * a.x_stride + i] = value;
-    const float normed = value * factor * by;
-    a.out[r * a.out_stride + i] = a.to_bf16 ? round_bf16(normed) : normed;
+  wait_for_last();
+  const int64_t r = blockIdx.x, from = a.row ? a.row[r] : r;
+  const float* const x = a.x + from * a.x_stride;
+  const float* const delta = a.delta ? a.delta + from * a.delta_stride : nullptr;
+  const auto load_sum = [&](int64_t group, float(&to)[kPerLane], float(&second)[kPerLane]) {
+    load(x, group, to);
+    if (delta) load(delta, group, second);
   };
 #pragma unroll
-  for (int j = 0; j < kKept; ++j) {
-    const int64_t i = threadIdx.x + j * step;
-    if (i < a.n) put(i, kept[j], weight[j]);
+  for (int k = 0; k < kKept; ++k) {
+    if (warp + k * warps < groups) load_sum(warp + k * warps, kept[k], more[k]);
   }
-  for (int64_t i = rest; i < a.n; i += step) put(i, value_at(i), a.weight[i]);
+  const auto add = [&](float(&to)[kPerLane], const float(&second)[kPerLane]) {
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      if (delta) to[j] += second[j];
+      squares = fmaf(to[j], to[j], squares);
+    }
+  };
+#pragma unroll
+  for (int k = 0; k < kKept; ++k) add(kept[k], more[k]);
+  for (int64_t group = warp + kKept * warps; group < groups; group += warps) {
+    float value[kPerLane], second[kPerLane];
+    load_sum(group, value, second);
+    add(value, second);
+  }
+  const float factor = 1 / sqrtf(block_sum(squares, shared) / static_cast<float>(a.n) + a.eps);
+  const CodeRows e4m3 = {a.e4m3, a.rows, packed_pitch(a.n, Rounding::e4m3), a.form};
+  const CodeRows bf16 = {a.bf16, a.rows, packed_pitch(a.n, Rounding::bf16), PackedForm::by_row};
+  const auto put = [&](int64_t group, const float(&value)[kPerLane], const float(&by)[kPerLane]) {
+    if (a.x_out) store(a.x_out + r * a.x_stride, group, value);
+    float normed[kPerLane];
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      normed[j] = value[j] * factor * by[j];
+      if (a.to_bf16) normed[j] = round_bf16(normed[j]);
+    }
+    store(a.out + r * a.out_stride, group, normed);  // what this thread has read: in place is fine
+    if (a.e4m3) put_e4m3(e4m3, r, group, normed, a.power_of_two);
+    if (a.bf16) put_bf16(bf16, r, group, normed);
+  };
+#pragma unroll
+  for (int k = 0; k < kKept; ++k) {
+    if (warp + k * warps < groups) put(warp + k * warps, kept[k], weight[k]);
+  }
+  for (int64_t group = warp + kKept * warps; group < groups; group += warps) {
+    float value[kPerLane], second[kPerLane], by[kPerLane];
+    load_sum(group, value, second);
+    for (int j = 0; j < kPerLane && delta; ++j) value[j] += second[j];
+    load(a.weight, group, by);
+    put(group, value, by);
+  }
 }
 
 // A warp for each group of 128 values.
 __global__ void pack_kernel(PackArgs a) {
-  constexpr int kPerLane = kQuantBlock / kWarp;
+  begin_early();
   const int lane = threadIdx.x % kWarp;
   const int64_t groups = (a.cols + kQuantBlock - 1) / kQuantBlock, width = padded(a.cols);
   const int64_t group = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
@@ -87,48 +210,30 @@ __global__ void pack_kernel(PackArgs a) {
 
 // A warp for each group of 128 values, and zeros up to the end of the row's last block.
 __global__ void pack_codes_kernel(PackCodesArgs a) {
-  constexpr int kPerLane = kQuantBlock / kWarp;
-  const int lane = threadIdx.x % kWarp;
+  begin_early();
   const bool e4m3 = a.rounding == Rounding::e4m3;
   const int64_t pitch = packed_pitch(a.cols, a.rounding), width = e4m3 ? pitch : pitch / 2;
   const int64_t groups = (width + kQuantBlock - 1) / kQuantBlock;
-  const int64_t group = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
-  if (group >= a.rows * groups) return;
-  const int64_t r = group / groups, first = group % groups * kQuantBlock + lane * kPerLane;
-  float value[kPerLane], amax = 0;
-  for (int i = 0; i < kPerLane; ++i) {
-    value[i] = first + i < a.cols ? a.x[r * a.x_stride + first + i] : 0;
-    amax = fmaxf(amax, fabsf(value[i]));
+  const int64_t at = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+  if (at >= a.rows * groups) return;
+  const int64_t r = at / groups, group = at % groups,
+                first = group * kQuantBlock + threadIdx.x % kWarp * kPerLane;
+  float value[kPerLane];
+  const float* const x = a.x + r * a.x_stride + first;
+  if (a.cols % kPerLane == 0 && a.x_stride % kPerLane == 0 && first < a.cols) {
+    const float4 four = *reinterpret_cast<const float4*>(x);
+    value[0] = four.x, value[1] = four.y, value[2] = four.z, value[3] = four.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) value[i] = first + i < a.cols ? x[i] : 0;
   }
-  const bool spread = a.form == PackedForm::spread;
-  const int64_t out_pitch = spread ? 2 * pitch : pitch;
-  unsigned char* const row = a.out + r * out_pitch;
-  if (e4m3) {
-    const float scale = e4m3_scale(warp_max(amax), a.power_of_two);
-    uint32_t codes = 0;
-    for (int i = 0; i < kPerLane; ++i) codes |= float_to_e4m3(value[i] / scale) << 8 * i;
-    auto* const words = reinterpret_cast<uint32_t*>(row);
-    if (spread) {
-      const auto half = [&](int i) { return e4m3_to_f16(codes >> 8 * i & 0xFF); };
-      const int64_t to = spread_word(first / kPerLane);
-      words[to] = half(0) | half(1) << 16, words[to + 4] = half(2) | half(3) << 16;
-    } else {
-      words[first / kPerLane] = codes;
-    }
-    // As packed_rows has it.
-    auto* const scales = reinterpret_cast<float*>(a.out + a.rows * out_pitch);
-    const bool by_row = a.form == PackedForm::by_row;
-    if (lane == 0) scales[by_row ? group : group % groups * ((a.rows + 3) / 4 * 4) + r] = scale;
-  } else if (first < width) {
-    const auto pair = [&](int i) {
-      return float_to_bf16(value[i]) | static_cast<uint32_t>(float_to_bf16(value[i + 1])) << 16;
-    };
-    *reinterpret_cast<uint2*>(row + 2 * first) = {pair(0), pair(2)};
-  }
+  const CodeRows to = {a.out, a.rows, pitch, a.form};
+  e4m3 ? put_e4m3(to, r, group, value, a.power_of_two) : put_bf16(to, r, group, value);
 }
 
 // A block of threads a row.
 __global__ void gather_rows_kernel(GatherRowsArgs a) {
+  begin_early();
   const int64_t p = blockIdx.x, r = a.row[p];
   const auto* from = reinterpret_cast<const uint4*>(a.from.data + r * a.from.pitch);
   auto* to = reinterpret_cast<uint4*>(a.out + p * a.from.pitch);
@@ -148,10 +253,15 @@ __global__ void gather_rows_kernel(GatherRowsArgs a) {
   }
 }
 
+// A block kRopeHeads heads of a row.
+constexpr int kRopeHeads = 8;
 __global__ void rope_query_kernel(RopeQueryArgs a) {
+  begin_early();
   const int64_t r = blockIdx.x, half = a.rope / 2, nope = a.head_dim - a.rope;
-  float* const q = a.q + r * a.heads * a.head_dim;
-  for (int64_t i = threadIdx.x; i < a.heads * half; i += blockDim.x) {
+  const int64_t first = int64_t{blockIdx.y} * kRopeHeads;
+  const int64_t heads = a.heads - first < kRopeHeads ? a.heads - first : kRopeHeads;
+  float* const q = a.q + (r * a.heads + first) * a.head_dim;
+  for (int64_t i = threadIdx.x; i < heads * half; i += blockDim.x) {
     float* const pair = q + i / half * a.head_dim + nope + 2 * (i % half);
     const float c = a.cos[r * half + i % half], s = a.sin[r * half + i % half];
     const float x = pair[0] * c - pair[1] * s, y = pair[0] * s + pair[1] * c;
@@ -159,7 +269,7 @@ __global__ void rope_query_kernel(RopeQueryArgs a) {
     pair[1] = a.to_bf16 ? round_bf16(y) : y;
   }
   if (!a.to_bf16) return;
-  for (int64_t i = threadIdx.x; i < a.heads * nope; i += blockDim.x) {
+  for (int64_t i = threadIdx.x; i < heads * nope; i += blockDim.x) {
     float* const value = q + i / nope * a.head_dim + i % nope;
     *value = round_bf16(*value);
   }
@@ -173,30 +283,37 @@ int64_t blocks_for(int64_t threads) { return (threads + kThreads - 1) / kThreads
 
 }  // namespace
 
+void launch_copy_words(const CopyWordsArgs& a, Stream stream) {
+  launch(copy_words_kernel, {blocks_for(a.words), 1, 1, true}, threads_for(a.words), 0, stream, a);
+}
 void launch_angles(const AnglesArgs& a, Stream stream) {
   launch(angles_kernel, {blocks_for(a.rows * a.half)}, kThreads, 0, stream, a);
 }
 void launch_embed(const EmbedRowsArgs& a, Stream stream) {
-  launch(embed_kernel, {a.rows}, threads_for(a.table.cols), 0, stream, a);
+  launch(embed_kernel, {a.rows, 1, 1, true}, threads_for(a.table.cols, kMostThreads), 0, stream, a);
 }
 void launch_norm(const NormArgs& a, Stream stream) {
-  launch(norm_kernel, {a.rows}, threads_for(a.n, kNormThreads), kNormThreads / kWarp * 4, stream, a);
+  const int64_t groups = (a.n + kQuantBlock - 1) / kQuantBlock,
+                rounds = (groups + kNormWarps - 1) / kNormWarps;
+  launch(norm_kernel, {a.rows, 1, 1, true}, static_cast<int>((groups + rounds - 1) / rounds) * kWarp,
+         kNormWarps * 4, stream, a);
 }
 void launch_pack(const PackArgs& a, Stream stream) {
   const int64_t groups = a.rows * ((a.cols + kQuantBlock - 1) / kQuantBlock);
-  launch(pack_kernel, {blocks_for(groups * kWarp)}, kThreads, 0, stream, a);
+  launch(pack_kernel, {blocks_for(groups * kWarp), 1, 1, true}, kThreads, 0, stream, a);
 }
 void launch_pack_codes(const PackCodesArgs& a, Stream stream) {
   const int64_t pitch = packed_pitch(a.cols, a.rounding);
   const int64_t width = a.rounding == Rounding::e4m3 ? pitch : pitch / 2;
   const int64_t groups = a.rows * ((width + kQuantBlock - 1) / kQuantBlock);
-  launch(pack_codes_kernel, {blocks_for(groups * kWarp)}, kThreads, 0, stream, a);
+  launch(pack_codes_kernel, {blocks_for(groups * kWarp), 1, 1, true}, kThreads, 0, stream, a);
 }
 void launch_gather_rows(const GatherRowsArgs& a, Stream stream) {
-  launch(gather_rows_kernel, {a.rows}, kThreads, 0, stream, a);
+  launch(gather_rows_kernel, {a.rows, 1, 1, true}, kThreads, 0, stream, a);
 }
 void launch_rope_query(const RopeQueryArgs& a, Stream stream) {
-  launch(rope_query_kernel, {a.rows}, threads_for(a.heads * a.head_dim), 0, stream, a);
+  launch(rope_query_kernel, {a.rows, (a.heads + kRopeHeads - 1) / kRopeHeads, 1, true},
+         threads_for(kRopeHeads * a.head_dim), 0, stream, a);
 }
 
 }  // namespace dsv::cuda

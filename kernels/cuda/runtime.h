@@ -58,6 +58,13 @@ class Runtime {
   virtual void begin_recording() = 0;
   virtual Graph end_recording() = 0;
   virtual void drop_recording() noexcept = 0;
+  // Only while recording, for work beside stream(): what side() gets after follow() follows what stream() had
+  // at the last point(); what stream() gets after join() follows what side() had. Who follows is joined
+  // before the recording ends.
+  virtual Stream side() const = 0;
+  virtual void point() = 0;
+  virtual void follow() = 0;
+  virtual void join() = 0;
   virtual void run(Graph) = 0;
   virtual void free_graph(Graph) noexcept = 0;  // after the stream has come past it
 };

@@ -81,8 +81,12 @@ class CudaRuntime final : public Runtime {
       check(cudaSetDevice(device_));
       int lowest = 0, highest = 0;  // a lower number goes first
       check(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
-      check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
-                                         std::clamp<int>(priority, highest, lowest)));
+      priority = std::clamp<int>(priority, highest, lowest);
+      check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority));
+      // Small launches, which would wait for all blocks of a large one beside them.
+      check(cudaStreamCreateWithPriority(&side_, cudaStreamNonBlocking, std::max(priority - 1, highest)));
+      check(cudaEventCreateWithFlags(&point_, cudaEventDisableTiming));
+      check(cudaEventCreateWithFlags(&join_, cudaEventDisableTiming));
       for (int i = 0; i < kMarks; ++i) {
         const bool timed = i == kStepBegin || i == kStepEnd;
         check(cudaEventCreateWithFlags(&marks_[i], timed ? cudaEventDefault : cudaEventDisableTiming));
@@ -206,6 +210,18 @@ class CudaRuntime final : public Runtime {
     if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
     cudaGetLastError();
   }
+  // A recorded event is a point of the graph, so one serves again and again.
+  Stream side() const override { return side_; }
+  void point() override {
+    check_launches();
+    check(cudaEventRecord(point_, stream_));
+  }
+  void follow() override { check(cudaStreamWaitEvent(side_, point_, 0)); }
+  void join() override {
+    check_launches();
+    check(cudaEventRecord(join_, side_));
+    check(cudaStreamWaitEvent(stream_, join_, 0));
+  }
   void run(Graph graph) override {
     check_launches();
     check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_));
@@ -253,13 +269,18 @@ class CudaRuntime final : public Runtime {
     for (cudaEvent_t stamp : stamps_) {
       if (stamp) cudaEventDestroy(stamp);
     }
+    for (cudaEvent_t event : {point_, join_}) {
+      if (event) cudaEventDestroy(event);
+    }
+    if (side_) cudaStreamDestroy(side_);
     if (stream_) cudaStreamDestroy(stream_);
   }
 
   int device_ = 0;
   std::string description_;
   int64_t shared_limit_ = 0;
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, side_ = nullptr;
+  cudaEvent_t point_ = nullptr, join_ = nullptr;
   unsigned char *reserved_ = nullptr, *reserved_end_ = nullptr, *next_ = nullptr;
   cudaEvent_t marks_[kMarks] = {};
   std::vector<cudaEvent_t> stamps_;

@@ -64,7 +64,12 @@ void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
   // A hint for speed. A recorded step serves other batches, too, and most of those are rows of different
   // sequences.
   d.rows_together = d.recorded_longest > 0 ? 1 : args.rows / runs;
-  d.runtime->copy_in(d.inputs, in, 4 * (pages - in));
+  constexpr int64_t kFewWords = 16384;
+  if (pages - in <= kFewWords) {
+    launch_copy_words({pages - in, in, d.inputs}, d.stream());
+  } else {
+    d.runtime->copy_in(d.inputs, in, 4 * (pages - in));
+  }
   if (args.biases > 0) {
     std::copy_n(args.bias, args.biases, d.pinned_biases);
     d.runtime->copy_in(d.biases, d.pinned_biases, args.biases * static_cast<int64_t>(sizeof(TokenBias)));
@@ -74,7 +79,7 @@ void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
 
 void drop_recording(CudaDevice& d) noexcept {
   if (d.recording) d.runtime->drop_recording();
-  d.recording = false;
+  d.recording = d.follows = false;
 }
 
 CudaDevice::Recorded* find_graph(CudaDevice& d, const CudaDevice::StepKind& kind) {
@@ -167,8 +172,10 @@ void end_step(Device* handle, bool complete) {
   CudaDevice& d = cuda_device(handle);
   if (!complete) return drop_recording(d);
   if (!d.graph && d.step_kind.sample) {
-    d.runtime->copy_out(d.pinned_tokens, d.act[static_cast<int>(Act::token)],
-                        4 * int64_t{d.step_kind.logit_rows});
+    launch_copy_words(
+        {d.step_kind.logit_rows, reinterpret_cast<const int32_t*>(d.act[static_cast<int>(Act::token)]),
+         d.pinned_tokens},
+        d.stream());
   }
   if (d.recording) {
     d.recording = false;  // whatever comes
@@ -217,6 +224,23 @@ int32_t CudaDevice::longest(int32_t first, int32_t count) const {
   if (recorded_longest > 0) return recorded_longest;
   const int32_t* const at = host_position.data() + first;
   return *std::max_element(at, at + count) + 1;
+}
+
+void CudaDevice::point() {
+  if (recording) runtime->point();
+}
+
+void CudaDevice::follow() {
+  if (!recording) return;
+  runtime->follow();
+  follows = true;
+}
+
+bool CudaDevice::join() {
+  const bool any = follows;
+  if (any) runtime->join();
+  follows = false;
+  return any;
 }
 
 void CudaDevice::drop_graphs() noexcept {

@@ -79,7 +79,7 @@ void mma(MmaSums& sums, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 // A weight's bytes, which nothing reads again before the cache has forgotten them.
 __device__ __forceinline__ uint4 load_once(const unsigned char* at) {
   uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(at));
   return v;
@@ -252,10 +252,14 @@ __device__ __forceinline__ float divide(float x, float y) { return __fdividef(x,
 #endif
 __device__ __forceinline__ float swiglu(float gate, float up) { return divide(gate, 1 + expf(-gate)) * up; }
 
+__device__ __forceinline__ void store_output(const TensorArgs& a, const TensorTile& tile, int64_t y_stride,
+                                             int row, int64_t output, float sum) {
+  const float y = sum * a.factor;
+  tile.y[(tile.begin + row) * y_stride + output] = a.to_bf16 ? round_bf16(y) : y;
+}
 __device__ __forceinline__ void store_output(const TensorArgs& a, const TensorTile& tile, int row,
                                              int64_t output, float sum) {
-  const float y = sum * a.factor;
-  tile.y[(tile.begin + row) * a.y_stride + output] = a.to_bf16 ? round_bf16(y) : y;
+  store_output(a, tile, a.y_stride, row, output, sum);
 }
 
 }  // namespace dsv::cuda

@@ -238,6 +238,7 @@ ordered_json bench(const BenchArgs& args) {
                                     args.what,
                                     "--backend=" + args.model.backend,
                                     "--precision=" + args.model.precision,
+                                    "--schedule=" + args.model.schedule,
                                     "--threads=" + std::to_string(args.model.threads),
                                     "--contexts=" + list(args.contexts),
                                     "--rows=" + list(args.rows),

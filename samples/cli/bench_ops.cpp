@@ -134,6 +134,7 @@ ordered_json bench_ops(const BenchArgs& args) {
   ordered_json out;
   out["model"] = times.model;
   out["precision"] = args.ops.precision;
+  out["schedule"] = args.ops.fast ? "fast" : "deterministic";
   out["backend"] = args.ops.backend;
   out["target"] = times.target;
   out["layers"] = {{"dense", times.dense_layers}, {"moe", times.layers - times.dense_layers}};
@@ -178,6 +179,8 @@ int run(int argc, char** argv) {
   app.add_option("--layers", args.ops.layers);
   app.add_option("--backend", args.ops.backend);
   app.add_option("--precision", args.ops.precision);
+  std::string schedule;
+  app.add_option("--schedule", schedule)->check(CLI::IsMember({"deterministic", "fast"}));
   app.add_option("--cpu-target", args.ops.cpu_target);
   app.add_option("--threads", args.ops.threads);
   app.add_option("--repeat", args.ops.repeat);
@@ -188,6 +191,7 @@ int run(int argc, char** argv) {
   app.add_option("--sessions", args.sessions);
   app.add_flag("--json", args.json);
   CLI11_PARSE(app, argc, argv);
+  args.ops.fast = schedule == "fast";
   try {
     const ordered_json out = bench_ops(args);
     const std::string text = args.json ? out.dump(1) + "\n" : ops_table(out);

@@ -181,6 +181,7 @@ class Bench {
     dsv::DeviceOptions options;
     options.geometry = &geometry_;
     options.precision = official_ ? dsv::Precision::official : dsv::Precision::exact;
+    options.fast = args.fast;
     options.batch_rows = most_rows;
     options.logit_rows = 1;
     options.max_context = static_cast<int32_t>(longest);

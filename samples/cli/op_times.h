@@ -37,6 +37,7 @@ struct OpTimesArgs {
   int32_t layers = 8;           // of those
   std::string backend = "cpu";  // or "cuda", "cuda:N"
   std::string cpu_target, precision = "official";
+  bool fast = false;  // schedule
   int32_t threads = 0, repeat = 5;
 };
 

@@ -252,7 +252,7 @@ const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count)
 void set_descending(bool descending) { scheduler.descending = descending; }
 
 void run(Dim3 grid, unsigned cluster, unsigned threads, int64_t shared_bytes,
-         const std::function<void()>& thread) {
+         const std::function<void()>& thread, bool early) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   Scheduler& s = scheduler;
   if (threads == 0 || threads > 1024 || shared_bytes > shared_limit || grid.y > 65535 || grid.z > 65535 ||
@@ -281,7 +281,9 @@ void run(Dim3 grid, unsigned cluster, unsigned threads, int64_t shared_bytes,
       std::memset(s.memory[b], kPoison, static_cast<size_t>(shared_bytes));
       std::memset(s.memory[b] + shared_bytes, kGuardByte, kGuard);
     }
+    waited = 0;
     s.run_cluster();
+    if (early && waited < cluster) die("a block of an early launch did not wait for the last");
     for (unsigned b = 0; b < cluster; ++b) {
       for (int64_t i = 0; i < kGuard; ++i) {
         if (s.memory[b][shared_bytes + i] != kGuardByte)

@@ -75,7 +75,8 @@ struct EmulatedMap {
 
 // Runs `thread` for every thread of every block; `cluster` blocks along x at a time.
 void run(Dim3 grid, unsigned cluster, unsigned threads, int64_t shared_bytes,
-         const std::function<void()>& thread);
+         const std::function<void()>& thread, bool early);
+inline unsigned waited = 0;  // threads of the running cluster that have called wait_for_last
 // Shared memory that a block can have.
 inline int64_t shared_limit = 99 * 1024;
 // Whether kernels for Hopper are taken; tests set it.
@@ -190,6 +191,9 @@ namespace dsv::cuda {
 
 inline constexpr int kMostCluster = 1;
 inline unsigned char* shared_memory() { return emulation::block_memory; }
+inline void let_next_begin() {}
+inline void wait_for_last() { ++emulation::waited; }
+inline void begin_early() { wait_for_last(); }
 inline int processors() { return 4; }
 inline bool on_hopper() { return emulation::hopper; }
 
@@ -198,8 +202,9 @@ void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, 
   const Dim3 dim = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z)};
   const auto work = [=] {
-    emulation::run(dim, static_cast<unsigned>(grid.cluster), static_cast<unsigned>(threads), shared_bytes,
-                   [&] { kernel(args); });
+    emulation::run(
+        dim, static_cast<unsigned>(grid.cluster), static_cast<unsigned>(threads), shared_bytes,
+        [&] { kernel(args); }, grid.early);
   };
   // Tests of single kernels bring no stream.
   stream ? static_cast<emulation::Queue*>(stream)->put(work) : work();

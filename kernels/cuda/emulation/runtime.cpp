@@ -36,6 +36,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
   int64_t shared_limit() const override { return descending_ ? 227 * 1024 : kPortableShared; }
   const char* description() const override { return descending_ ? "descending" : "ascending"; }
   Stream stream() const override { return static_cast<Queue*>(const_cast<EmulatedRuntime*>(this)); }
+  Stream side() const override { return static_cast<Queue*>(const_cast<Side*>(&side_)); }
   void put(Work work) override { (recording_ ? *recording_ : queue_).push_back(std::move(work)); }
 
   void reserve(int64_t bytes) override { reserved_ = bytes; }
@@ -110,11 +111,27 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     recording_ = std::make_unique<std::deque<Work>>();
   }
   Graph end_recording() override {
+    if (side_.follows) die("a fork was not joined");
     const Graph graph = recording_.get();
     graphs_[graph] = std::move(recording_);
     return graph;
   }
-  void drop_recording() noexcept override { recording_.reset(); }
+  void drop_recording() noexcept override {
+    recording_.reset();
+    side_.work.clear();
+    side_.follows = false;
+  }
+  // Work beside the stream runs in one of two orders: as it is enqueued, or as late as it may.
+  void point() override {
+    if (!recording_) die("a point is not recorded");
+  }
+  void follow() override { side_.follows = true; }
+  void join() override {
+    if (!side_.follows) die("a join of what did not fork");
+    for (Work& work : side_.work) recording_->push_back(std::move(work));
+    side_.work.clear();
+    side_.follows = false;
+  }
   void run(Graph graph) override {
     no_recording();
     const auto found = graphs_.find(graph);
@@ -154,6 +171,16 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     if (first + bytes > begin + size) die("a copy leaves its block of memory");
   }
 
+  struct Side final : Queue {
+    EmulatedRuntime* runtime;
+    std::deque<Work> work;
+    bool follows = false;
+    explicit Side(EmulatedRuntime* r) : runtime(r) {}
+    void put(Work w) override {
+      if (!follows) die("work beside the stream without a fork");
+      (runtime->descending_ ? work : *runtime->recording_).push_back(std::move(w));
+    }
+  } side_{this};
   const bool descending_;
   int64_t reserved_ = 0, taken_ = 0;
   std::deque<Work> queue_;

@@ -96,8 +96,6 @@ inline void copy_async_word(void* shared, const void* global) { std::memcpy(shar
 inline void copies_commit() {}
 template <int kPending>
 void copies_wait() {}
-inline void let_next_begin() {}
-inline void wait_for_last() {}
 inline float exp2_fast(float x) { return exp2f(x); }
 template <int kRegisters>
 void more_registers() {}
