@@ -239,17 +239,11 @@ __global__ void gather_rows_kernel(GatherRowsArgs a) {
   auto* to = reinterpret_cast<uint4*>(a.out + p * a.from.pitch);
   for (int64_t i = threadIdx.x; i < a.from.pitch / 16; i += blockDim.x) to[i] = from[i];
   auto* const scales = reinterpret_cast<float*>(a.out + a.rows * a.from.pitch);
-  if (a.from.form == PackedForm::by_row) {
-    for (int64_t b = threadIdx.x; b < a.blocks; b += blockDim.x) {
-      scales[p * a.from.scale_cols + b] = a.from.scale[r * a.from.scale_cols + b];
-    }
-    return;
-  }
-  // Of [blocks, R] this block's part: neighbours in memory.
-  const int64_t pitch = (a.rows + 3) / 4 * 4;
-  for (int64_t i = threadIdx.x; i < a.blocks; i += blockDim.x) {
-    const int64_t at = p * a.blocks + i, b = at / a.rows, q = at % a.rows;
-    scales[b * pitch + q] = a.from.scale[b * a.from.scale_cols + a.row[q]];
+  const bool by_row = a.from.form == PackedForm::by_row;
+  const int64_t pitch = by_row ? a.from.scale_cols : (a.rows + 3) / 4 * 4;
+  for (int64_t b = threadIdx.x; b < a.blocks; b += blockDim.x) {
+    by_row ? scales[p * pitch + b] = a.from.scale[r * a.from.scale_cols + b]
+           : scales[b * pitch + p] = a.from.scale[b * a.from.scale_cols + r];
   }
 }
 
