@@ -96,12 +96,12 @@ run_fuzzers() {
   fi
 }
 
-# A million random sequences of API calls under ASan + UBSan, shared by the cores.
+# run_property_test SEQUENCES: random API calls under ASan + UBSan, shared by the cores.
 run_property_test() {
-  say 'a million random sequences of API calls'
+  say "$1 random sequences of API calls"
   # A sequence that hangs must not hang this.
-  if timeout 3600 bash tests/abi/property_test.sh build/fuzz/bin/dsv build/fuzz/bin/property_test \
-      tests/abi/property_config.json 1000000 "$jobs"; then
+  if timeout 3600 bash tests/abi/property_test.sh build/release/bin/dsv build/fuzz/bin/property_test \
+      tests/abi/property_config.json "$1" "$jobs"; then
     passed=$((passed + 1))
   else
     printf 'FAILED: property_test\n'
@@ -144,7 +144,7 @@ check() {
   stage 'tests: TSan, where there are threads' \
     run_ctest tsan -E "$parts|^(backend_test|memory_test|text_test|exports_test|cli_text|house_.*|replay_.*)$" -j "$jobs"
   unset GTEST_FILTER
-  stage 'a million sequences of API calls, ASan, UBSan' run_property_test
+  stage 'a million sequences of API calls, ASan, UBSan' run_property_test 1000000
   stage 'fuzzing, 180 s each' run_fuzzers 180
   printf '\n%d passed, %d failed, %d skipped in %d minutes\n' "$passed" "$failed" "$skipped" \
     $(((SECONDS - start + 59) / 60)) >>"$result"
@@ -277,11 +277,12 @@ case "${1:-}" in
     python3 -c 'import torch' 2>/dev/null || skip 'the training smoke run needs PyTorch'
     build release
     run_ctest release -j "$jobs"
-    # What touches untrusted input or memory by hand, short of the slow whole-model runs: with clang, ASan and UBSan, in
-    # the build that has the fuzzers; of that, only what these tests and the fuzzers are.
-    build fuzz dsv_tool {backend,memory,model,text,kernels,session,abi,property,cli,synth,facade}_test \
+    # What touches untrusted input or memory by hand, short of the slow whole-model runs and of the tool: with clang, ASan
+    # and UBSan, in the build that has the fuzzers; of that, only what these tests and the fuzzers are.
+    build fuzz {backend,memory,model,text,kernels,session,abi,property,synth,facade}_test \
       scripted_checkpoint fuzz_{chat_request,config,safetensors,stream_parser,tokenizer}
     run_ctest fuzz -L asan -j "$jobs"
+    run_property_test 1000
     run_fuzzers 30
     closing_line
     ;;
