@@ -36,7 +36,7 @@ struct Shared {  // aligned to 1024 bytes
   float factor[kHeads];           // of scores; at last 1 / the sum of the weights
   int32_t position[2][kTile], page[2][kTile], slot[kTile];
   WordPair scale[kTile];  // f16: of the first two quarters, of the others
-  uint64_t full[2], weighed[2], empty[2][kRounds];
+  uint64_t full[2], weighed[2], empty[2][kRounds], queried, totalled;
 };
 constexpr int64_t kShared = sizeof(Shared);
 static_assert(kShared <= kAttendWgmmaShared);
@@ -409,6 +409,8 @@ __device__ __forceinline__ void attend_tiles(const TilesArgs& args) {
       barrier_init(&s.weighed[b], 4);
       for (uint64_t& empty : s.empty[b]) barrier_init(&empty, kWhole ? 8 : 4);
     }
+    barrier_init(&s.queried, 8);
+    barrier_init(&s.totalled, 4);
     fence_barriers();
   }
   __syncthreads();
@@ -416,10 +418,10 @@ __device__ __forceinline__ void attend_tiles(const TilesArgs& args) {
     more_registers<160>();  // all together 4 * 128
     load_queries(a, s, r, first_head, static_cast<int>(threadIdx.x) / 4);
     fence_for_wgmma();
-    named_barrier(1, 3 * kGroup);
+    warp_arrive(&s.queried);
     float mix[2][64];
     add_up(s, group, tiles, mix);
-    named_barrier(3, 3 * kGroup);
+    barrier_wait(&s.totalled, 0);
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const int row = own_row() + 8 * j, head = first_head + row,
@@ -439,9 +441,9 @@ __device__ __forceinline__ void attend_tiles(const TilesArgs& args) {
               early < n ? early_position : a.selected[r * a.topk + n - 1]);
     } else if constexpr (kWhole) {
       fewer_registers<80>();
-      named_barrier(1, 3 * kGroup);  // queries
+      barrier_wait(&s.queried, 0);
       weigh_tiles(s, n, tiles);
-      named_barrier(3, 3 * kGroup);  // totals
+      warp_arrive(&s.totalled);
     } else {
       for (int i = 0; i < 2; ++i) {
         load_queries(a, s, r, first_head, static_cast<int>(threadIdx.x) / 4 + 32 * i);

@@ -24,7 +24,7 @@ struct Mixing {
   float before[kMostSplits][kHeads];
   float inverse[kHeads];  // 1 / the sum of all weights
   int32_t slots[kAttendMmaFold];
-  uint64_t full[kBuffers], empty[kBuffers];
+  uint64_t full[kBuffers], empty[kBuffers], folded;
 };
 
 #ifdef DSV_WGMMA_CODE
@@ -62,7 +62,7 @@ __device__ __forceinline__ void bring(const AttendRowsArgs& a, Mixing<kColumns>&
   wait_for_last();
 #pragma unroll
   for (int j = 0; j < kAhead; ++j) load_weights(group + kBringers * j, raw[j]);
-  named_barrier(1, kMixThreads);  // factors
+  barrier_wait(&s.folded, 0);
   for (int32_t first = group; first < tiles; first += kBringers * kAhead) {
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
@@ -144,6 +144,7 @@ __device__ __forceinline__ void mix_values(const AttendRowsArgs& a) {
       barrier_init(&s.full[b], 4);
       barrier_init(&s.empty[b], 4);
     }
+    barrier_init(&s.folded, 4);
     fence_barriers();
   }
 #pragma unroll
@@ -158,7 +159,8 @@ __device__ __forceinline__ void mix_values(const AttendRowsArgs& a) {
 
   wait_for_last();
   fold_all(a, s, result, tiles);
-  named_barrier(1, kMixThreads);
+  warp_arrive(&s.folded);
+  barrier_wait(&s.folded, 0);
   float mix[kColumns / 2];
 #pragma unroll
   for (float& x : mix) x = 0;
