@@ -30,6 +30,7 @@
 namespace dsv::cuda {
 namespace {
 
+constexpr int kGroups = 2, kConsumers = kGroups * kGroupThreads;
 constexpr int kThreads =
     kConsumers + kGroupThreads;  // and a group of which two warps bring what is to be read
 constexpr int kTileOutputs = 128;
@@ -56,12 +57,6 @@ using PairsForm = FormOf<false, kFp8Pairs / kMapRows>;
 using PairsSwigluForm = FormOf<true, kFp8Pairs / kMapRows>;
 static_assert(4 * kFp8Rows <= ManyForm::kRowScales && 4 * (kFp8Pairs + 3) <= PairsForm::kRowScales);
 
-struct Fp8Args {
-  TensorMap x, weight;  // weight: of a linear; FFNs bring theirs
-  TensorArgs a;
-  int32_t row_tiles, columns;  // columns: tiles of outputs
-};
-
 #ifdef DSV_HOPPER
 
 using namespace hopper;
@@ -72,32 +67,18 @@ template <class Form>
 __device__ __forceinline__ void produce(const Fp8Args& args, const ExpertTile& tile, int32_t output,
                                         int blocks, Fp8Ring<Form>& ring) {
   constexpr int kPart = Form::kInput / kBlocks, kPartRows = Form::kRows / kBlocks;
-  const TensorArgs& a = args.a;
   const auto rank = static_cast<int>(cluster_rank());
-  const TensorMap *first = &args.weight, *second = first;
-  if (a.kind == TensorKind::down) {
-    first = &a.ffn[tile.expert].down_map;
-  } else if (a.kind == TensorKind::swiglu) {
-    first = &a.ffn[tile.expert].gate_map, second = &a.ffn[tile.expert].up_map;
-  }
-  if (a.kind != TensorKind::linear) {
-    acquire_map(first);
-    if (Form::kSwiglu) acquire_map(second);
-  }
-  const float* scale = a.x.scale + (tile.begin & ~3);
-  const int64_t rest = a.x.scale_cols - (tile.begin & ~3);  // a multiple of four
-  const auto scale_bytes =
-      static_cast<uint32_t>(rest < Form::kRowScales / 4 ? 4 * rest : int64_t{Form::kRowScales});
-  for (int block = 0; block < blocks; ++block, ring.next(), scale += a.x.scale_cols) {
+  Fp8Source from = source_of<Form, false>(args, tile.expert, tile.begin);
+  for (int block = 0; block < blocks; ++block, ring.next(), from.scale += args.a.x.scale_cols) {
     const int32_t column = block * static_cast<int32_t>(kTensorBlock);
     const uint32_t ready = ring.full(ring.stage);
     barrier_wait(ring.empty(ring.stage), ring.parity ^ 1);
-    barrier_expect(ready, Form::kStage + scale_bytes);
+    barrier_expect(ready, Form::kStage + from.scale_bytes);
     copy_box_to(ring.input() + rank * kPart, &args.x, column, tile.begin + rank * kPartRows, ready,
                 (1 << kBlocks) - 1);
-    copy_box(ring.weight(), first, column, output, ready);
-    if (Form::kSwiglu) copy_box(ring.weight() + kBoxBytes, second, column, output, ready);
-    copy_bytes(ring.row_scales(), scale, scale_bytes, ready);
+    copy_box(ring.weight(), from.first, column, output, ready);
+    if (Form::kSwiglu) copy_box(ring.weight() + kBoxBytes, from.second, column, output, ready);
+    copy_bytes(ring.row_scales(), from.scale, from.scale_bytes, ready);
   }
 }
 
