@@ -414,10 +414,12 @@ TensorMap input_map(const PackedRows&, int64_t rows, int64_t box_rows = kMapRows
 TensorMap scale_map(const PackedRows&, int64_t rows, int64_t blocks, int64_t box);  // not of form by_row
 
 // One FFN, or one of several by tile.
+struct FfnMaps {
+  TensorMap gate, up, down;
+};
 struct FfnView {
   WeightView gate, up, down;
-  TensorMap gate_map = {}, up_map = {}, down_map = {};
-  TensorMap gate_few_map = {}, up_few_map = {}, down_few_map = {};  // in boxes for launch_tensor_fp8_few
+  FfnMaps maps = {}, few_maps = {};  // few: in boxes for launch_tensor_fp8_few
   void make_maps();
 };
 // Pairs (row, expert) of one expert: at most as many as the launch says.

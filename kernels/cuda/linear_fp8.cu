@@ -19,6 +19,12 @@
 // of 64 rows and scales from global memory, 0.76 so); waiting for the next stage while a product runs,
 // because a group scales for some 200 cycles, in which only the other group's product has the tensor cores
 // (0.72); two blocks of threads that share rows (0.71).
+//
+// The end of a tile: a processor writes 32 bytes a cycle at most, and nothing multiplies meanwhile. 4096 rows
+// of 24576 x 1536 in tiles of 256 rows take 22,000 cycles a tile, of which 12 blocks' products are 12,300.
+// Tiles of 192 rows take 15,200 (products: 9,200): a third group of warps multiplies while one scales, but
+// they read more bytes for a product, so that long sums (7168 x 16384) are 7% slower. Both give the same
+// bits.
 #include "kernels/cuda/tensor.cuh"
 
 #if defined(DSV_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -30,37 +36,32 @@
 namespace dsv::cuda {
 namespace {
 
-constexpr int kThreads =
-    kConsumers + kGroupThreads;  // and a group of which two warps bring what is to be read
 constexpr int kTileOutputs = 128;
 constexpr int kBlocks = kMostCluster > 1 ? 2 : 1;  // of threads with the same rows, a cluster
 [[maybe_unused]] constexpr int kTilesTogether = 8;
 
-// A tile: kBoxes of 64 rows, which the groups of warps take in turns, times 128 rows of the weight (for
+// A tile: kBoxes of 64 rows, which kGroups groups of warps take in turns, times 128 rows of the weight (for
 // SwiGLU half of gate, half of up).
-template <bool kSwiglu_, int kBoxes_>
+template <bool kSwiglu_, int kBoxes_, int kGroups_>
 struct FormOf {
   static constexpr bool kSwiglu = kSwiglu_;
-  static constexpr int kBoxes = kBoxes_, kTurns = (kBoxes + kGroups - 1) / kGroups;
+  static constexpr int kBoxes = kBoxes_, kGroups = kGroups_, kTurns = (kBoxes + kGroups - 1) / kGroups;
+  static constexpr int kConsumers = kGroups * kGroupThreads;
+  static constexpr int kThreads =
+      kConsumers + kGroupThreads;  // two warps of the last group bring what is read
   static constexpr int kRows = kBoxes * kMapRows, kStep = kSwiglu ? kTileOutputs / 2 : kTileOutputs;
   static constexpr int kInput = kBoxes * kBoxBytes, kStage = kInput + 2 * kBoxBytes;
   // Of the tile's rows and those from a multiple of four on before, where a copy may begin.
-  static constexpr int kRowScales = 1024, kScales = kRowScales + 128;
+  static constexpr int kRowScales = 4 * (kRows + 4), kScales = kRowScales + 112;
   static constexpr int kReaders = kBlocks * kConsumers / kWarp;
   static constexpr int kStages = (kMostShared - 1024) / (kStage + kScales + 16);
   static constexpr int kShared = 1024 + kStages * (kStage + kScales + 16);
 };
-using ManyForm = FormOf<false, kFp8Rows / kMapRows>;
-using ManySwigluForm = FormOf<true, kFp8Rows / kMapRows>;
-using PairsForm = FormOf<false, kFp8Pairs / kMapRows>;
-using PairsSwigluForm = FormOf<true, kFp8Pairs / kMapRows>;
-static_assert(4 * kFp8Rows <= ManyForm::kRowScales && 4 * (kFp8Pairs + 3) <= PairsForm::kRowScales);
-
-struct Fp8Args {
-  TensorMap x, weight;  // weight: of a linear; FFNs bring theirs
-  TensorArgs a;
-  int32_t row_tiles, columns;  // columns: tiles of outputs
-};
+// Routed experts take the small one, other weights the one that leaves a processor less to do.
+template <bool kSwiglu>
+using LargeForm = FormOf<kSwiglu, kFp8Rows / kMapRows, 2>;
+template <bool kSwiglu>
+using SmallForm = FormOf<kSwiglu, kFp8Pairs / kMapRows, 3>;
 
 #ifdef DSV_HOPPER
 
@@ -72,32 +73,18 @@ template <class Form>
 __device__ __forceinline__ void produce(const Fp8Args& args, const ExpertTile& tile, int32_t output,
                                         int blocks, Fp8Ring<Form>& ring) {
   constexpr int kPart = Form::kInput / kBlocks, kPartRows = Form::kRows / kBlocks;
-  const TensorArgs& a = args.a;
   const auto rank = static_cast<int>(cluster_rank());
-  const TensorMap *first = &args.weight, *second = first;
-  if (a.kind == TensorKind::down) {
-    first = &a.ffn[tile.expert].down_map;
-  } else if (a.kind == TensorKind::swiglu) {
-    first = &a.ffn[tile.expert].gate_map, second = &a.ffn[tile.expert].up_map;
-  }
-  if (a.kind != TensorKind::linear) {
-    acquire_map(first);
-    if (Form::kSwiglu) acquire_map(second);
-  }
-  const float* scale = a.x.scale + (tile.begin & ~3);
-  const int64_t rest = a.x.scale_cols - (tile.begin & ~3);  // a multiple of four
-  const auto scale_bytes =
-      static_cast<uint32_t>(rest < Form::kRowScales / 4 ? 4 * rest : int64_t{Form::kRowScales});
-  for (int block = 0; block < blocks; ++block, ring.next(), scale += a.x.scale_cols) {
+  Fp8Source from = source_of<Form, false>(args, tile.expert, tile.begin);
+  for (int block = 0; block < blocks; ++block, ring.next(), from.scale += args.a.x.scale_cols) {
     const int32_t column = block * static_cast<int32_t>(kTensorBlock);
     const uint32_t ready = ring.full(ring.stage);
     barrier_wait(ring.empty(ring.stage), ring.parity ^ 1);
-    barrier_expect(ready, Form::kStage + scale_bytes);
+    barrier_expect(ready, Form::kStage + from.scale_bytes);
     copy_box_to(ring.input() + rank * kPart, &args.x, column, tile.begin + rank * kPartRows, ready,
                 (1 << kBlocks) - 1);
-    copy_box(ring.weight(), first, column, output, ready);
-    if (Form::kSwiglu) copy_box(ring.weight() + kBoxBytes, second, column, output, ready);
-    copy_bytes(ring.row_scales(), scale, scale_bytes, ready);
+    copy_box(ring.weight(), from.first, column, output, ready);
+    if (Form::kSwiglu) copy_box(ring.weight() + kBoxBytes, from.second, column, output, ready);
+    copy_bytes(ring.row_scales(), from.scale, from.scale_bytes, ready);
   }
 }
 
@@ -115,15 +102,17 @@ __device__ __forceinline__ void produce_scales(const Fp8Args& args, const Expert
   }
 }
 
-// A group has every second box of 64 rows. While a product runs, the next one's stage is waited for and its
-// scales are read.
+// A group has every kGroups-th box of 64 rows. While a product runs, the next one's stage is waited for and
+// its scales are read.
 template <class Form>
 __device__ __forceinline__ void consume(const Fp8Args& args, const ExpertTile& tile, int32_t first_output,
                                         int blocks, Fp8Ring<Form>& ring) {
+  constexpr int kGroups = Form::kGroups;
   const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   const int warp = static_cast<int>(threadIdx.x) / kWarp % 4, lane = threadIdx.x % kWarp;
   const int mine = group * kMapRows + warp * 16 + lane / 4;  // the first of this lane's rows
-  const int turns = ((tile.count + kMapRows - 1) / kMapRows - group + 1) / kGroups;  // boxes of this group
+  const int turns =                                          // boxes of this group
+      ((tile.count + kMapRows - 1) / kMapRows - group + kGroups - 1) / kGroups;
   const auto release = [&](int stage) {
     __syncwarp();
     if (lane < kBlocks) barrier_arrive_at(ring.empty(stage), static_cast<uint32_t>(lane));
@@ -200,7 +189,7 @@ __device__ __forceinline__ void consume(const Fp8Args& args, const ExpertTile& t
 
 // Persistent blocks, one a processor.
 template <class Form>
-__global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(kThreads, 1)
+__global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(Form::kThreads, 1)
     fp8_kernel([[maybe_unused]] const __grid_constant__ Fp8Args args) {
 #ifdef DSV_HOPPER
   Fp8Ring<Form> ring;
@@ -218,22 +207,22 @@ __global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(kThreads, 1)
     for (auto at = static_cast<int32_t>(blockIdx.x) / kBlocks; at < row_tiles * columns;
          at += static_cast<int32_t>(gridDim.x) / kBlocks) {
       const TilePlace place = tile_place(at, row_tiles, columns, a.tiles ? 1 : kTilesTogether);
-      const int32_t begin = place.row_tile * Form::kRows;
+      const int32_t begin = place.row_tile * a.tile_rows;
       body(a.tiles ? a.tiles[place.row_tile]
-                   : ExpertTile{0, begin, a.rows - begin < Form::kRows ? a.rows - begin : Form::kRows},
+                   : ExpertTile{0, begin, a.rows - begin < a.tile_rows ? a.rows - begin : a.tile_rows},
            (place.column * kBlocks + rank) * Form::kStep);
     }
   };
-  if (threadIdx.x >= kConsumers) {
-    give_registers<40>();
-    if (threadIdx.x == kConsumers) {
+  if (threadIdx.x >= Form::kConsumers) {
+    give_registers<Form::kGroups == 2 ? 40 : 56>();
+    if (threadIdx.x == Form::kConsumers) {
       for_tiles([&](const ExpertTile& tile, int32_t output) { produce(args, tile, output, blocks, ring); });
-    } else if (threadIdx.x / kWarp == kConsumers / kWarp + 1) {
+    } else if (threadIdx.x / kWarp == Form::kConsumers / kWarp + 1) {
       for_tiles(
           [&](const ExpertTile& tile, int32_t output) { produce_scales(args, tile, output, blocks, ring); });
     }
   } else {
-    take_registers<232>();
+    take_registers<Form::kGroups == 2 ? 232 : 152>();
     for_tiles([&](const ExpertTile& tile, int32_t output) { consume(args, tile, output, blocks, ring); });
   }
   cluster_sync();  // until nobody copies to another block or arrives there
@@ -241,26 +230,49 @@ __global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(kThreads, 1)
 }
 
 template <class Form>
+int64_t tiles_of_outputs(const TensorArgs& a) {
+  constexpr int64_t kStep = int64_t{Form::kStep} * kBlocks;
+  return (a.outputs + kStep - 1) / kStep * kBlocks;
+}
+
+// How many boxes a processor takes one after another, if every tile had all of a form's: one that has fewer
+// hardly takes less.
+template <class Form>
+int64_t boxes_in_turn(const TensorArgs& a) {
+  const int64_t tiles = (a.rows + Form::kRows - 1) / Form::kRows * tiles_of_outputs<Form>(a);
+  return (tiles + processors() - 1) / processors() * Form::kBoxes;
+}
+
+template <class Form>
 void launch_form(const TensorArgs& a, Stream stream) {
-  static_assert(Form::kTurns * kGroups >= Form::kBoxes && Form::kReaders % kBlocks == 0);
+  static_assert(Form::kTurns * Form::kGroups >= Form::kBoxes && Form::kReaders % kBlocks == 0);
   Fp8Args args = {};
   args.x = input_map(a.x, a.rows, Form::kRows / kBlocks);
   if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight, kTileOutputs);
   args.a = a;
   args.row_tiles = (a.rows + Form::kRows - 1) / Form::kRows;
-  constexpr int64_t kStep = int64_t{Form::kStep} * kBlocks;
-  args.columns = static_cast<int32_t>((a.outputs + kStep - 1) / kStep * kBlocks);
+  if (!a.tiles && a.rows > 0) {  // tiles of about the same number of rows
+    const int32_t each = (a.rows + args.row_tiles - 1) / args.row_tiles;
+    args.a.tile_rows = (each + kMapRows - 1) / kMapRows * kMapRows;
+  }
+  args.columns = static_cast<int32_t>(tiles_of_outputs<Form>(a));
   const int64_t tiles = int64_t{a.tiles ? a.tile_bound : args.row_tiles} * args.columns;
   const int64_t most = processors() / kBlocks * kBlocks;
-  launch(fp8_kernel<Form>, {tiles < most ? tiles : most}, kThreads, Form::kShared, stream, args);
+  launch(fp8_kernel<Form>, {tiles < most ? tiles : most}, Form::kThreads, Form::kShared, stream, args);
+}
+
+template <bool kSwiglu>
+void launch_kind(const TensorArgs& a, Stream stream) {
+  using Large = LargeForm<kSwiglu>;
+  using Small = SmallForm<kSwiglu>;
+  a.tiles || boxes_in_turn<Small>(a) <= boxes_in_turn<Large>(a) ? launch_form<Small>(a, stream)
+                                                                : launch_form<Large>(a, stream);
 }
 
 }  // namespace
 
 void launch_tensor_fp8(const TensorArgs& a, Stream stream) {
-  const bool swiglu = a.kind == TensorKind::swiglu;
-  if (a.tiles) return swiglu ? launch_form<PairsSwigluForm>(a, stream) : launch_form<PairsForm>(a, stream);
-  swiglu ? launch_form<ManySwigluForm>(a, stream) : launch_form<ManyForm>(a, stream);
+  a.kind == TensorKind::swiglu ? launch_kind<true>(a, stream) : launch_kind<false>(a, stream);
 }
 
 }  // namespace dsv::cuda

@@ -6,8 +6,14 @@
 namespace dsv::cuda {
 
 inline constexpr int kBoxBytes = kMapRows * static_cast<int>(kTensorBlock);
-inline constexpr int kGroups = 2, kGroupThreads = 128, kConsumers = kGroups * kGroupThreads;
+inline constexpr int kGroupThreads = 128;
 inline constexpr int kMostShared = 227 * 1024;
+
+struct Fp8Args {
+  TensorMap x, weight;  // weight: of a linear; FFNs bring theirs
+  TensorArgs a;
+  int32_t row_tiles, columns;  // columns: tiles of outputs
+};
 
 // Scales of the weight's rows from `row` on, one for each block of columns.
 __device__ __forceinline__ const float* scales_from(const WeightView& w, int64_t row, int64_t outputs) {
@@ -96,6 +102,28 @@ struct Fp8Ring {
     }
   }
 };
+
+// What a tile's copies take: the weight, or gate and up, and the scales of its rows from a multiple of four
+// on, where a copy may begin.
+struct Fp8Source {
+  const TensorMap *first, *second;
+  const float* scale;
+  uint32_t scale_bytes;
+};
+template <class Form, bool kFew>
+__device__ __forceinline__ Fp8Source source_of(const Fp8Args& args, int32_t expert, int32_t begin) {
+  const TensorArgs& a = args.a;
+  Fp8Source from = {&args.weight, &args.weight, a.x.scale + (begin & ~3), Form::kRowScales};
+  if (a.kind != TensorKind::linear) {
+    const FfnMaps& maps = kFew ? a.ffn[expert].few_maps : a.ffn[expert].maps;
+    from.first = Form::kSwiglu ? &maps.gate : &maps.down, from.second = &maps.up;
+    hopper::acquire_map(from.first);
+    if (Form::kSwiglu) hopper::acquire_map(from.second);
+  }
+  const int64_t rest = 4 * (a.x.scale_cols - (begin & ~3));  // bytes, a multiple of 16
+  if (rest < Form::kRowScales) from.scale_bytes = static_cast<uint32_t>(rest);
+  return from;
+}
 
 // A warp puts a tile's scales of the weight into the stages: of each block kScales, from as many rows.
 template <int kScales, class Form>

@@ -17,6 +17,7 @@
 namespace dsv::cuda {
 namespace {
 
+constexpr int kConsumers = 2 * kGroupThreads;
 constexpr int kThreads = kConsumers + 2 * kWarp;  // and two warps that bring what is to be read
 // Of gate and of up: 18432 are 384 tiles, which 132 processors take in three turns.
 constexpr int kSwigluOutputs = 48;
@@ -37,12 +38,6 @@ struct FewFormOf {
   static constexpr int kShared = 1024 + 16 + kGiven + kStages * (kStage + kScales + 16);
 };
 
-struct FewFp8Args {
-  TensorMap x, weight;  // weight: of a linear; FFNs bring theirs
-  TensorArgs a;
-  int32_t row_tiles, columns;  // columns: tiles of outputs
-};
-
 #ifdef DSV_HOPPER
 
 using namespace hopper;
@@ -57,37 +52,24 @@ struct FewRing : Fp8Ring<Form> {
 
 // One thread has a tile copied.
 template <class Form>
-__device__ __forceinline__ void produce(const FewFp8Args& args, int32_t first_row, int32_t output, int blocks,
+__device__ __forceinline__ void produce(const Fp8Args& args, int32_t first_row, int32_t output, int blocks,
                                         FewRing<Form>& ring) {
-  const TensorArgs& a = args.a;
-  const TensorMap *first = &args.weight, *second = first;
-  if (a.kind == TensorKind::down) {
-    first = &a.ffn->down_few_map;
-  } else if (a.kind == TensorKind::swiglu) {
-    first = &a.ffn->gate_few_map, second = &a.ffn->up_few_map;
-  }
-  if (a.kind != TensorKind::linear) {
-    acquire_map(first);
-    if (Form::kSwiglu) acquire_map(second);
-  }
-  const float* scale = a.x.scale + first_row;
-  const int64_t rest = a.x.scale_cols - first_row;  // a multiple of four
-  const auto scale_bytes = static_cast<uint32_t>(rest < Form::kRows ? 4 * rest : int64_t{Form::kRowScales});
-  for (int block = 0; block < blocks; ++block, ring.next(), scale += a.x.scale_cols) {
+  Fp8Source from = source_of<Form, true>(args, 0, first_row);
+  for (int block = 0; block < blocks; ++block, ring.next(), from.scale += args.a.x.scale_cols) {
     const int32_t column = block * static_cast<int32_t>(kTensorBlock);
     const uint32_t ready = ring.full(ring.stage);
     barrier_wait(ring.empty(ring.stage), ring.parity ^ 1);
-    barrier_expect(ready, Form::kStage + scale_bytes);
-    copy_box(ring.weight(), first, column, output, ready);
-    if (Form::kSwiglu) copy_box(ring.weight() + Form::kWeight / 2, second, column, output, ready);
+    barrier_expect(ready, Form::kStage + from.scale_bytes);
+    copy_box(ring.weight(), from.first, column, output, ready);
+    if (Form::kSwiglu) copy_box(ring.weight() + Form::kWeight / 2, from.second, column, output, ready);
     copy_box(ring.input(), &args.x, column, first_row, ready);
-    copy_bytes(ring.row_scales(), scale, scale_bytes, ready);
+    copy_bytes(ring.row_scales(), from.scale, from.scale_bytes, ready);
   }
 }
 
 // Of a tile's first outputs, and of those behind the next multiple of 128.
 template <class Form>
-__device__ __forceinline__ void produce_scales(const FewFp8Args& args, int32_t output, int blocks,
+__device__ __forceinline__ void produce_scales(const Fp8Args& args, int32_t output, int blocks,
                                                FewRing<Form>& ring) {
   const TensorArgs& a = args.a;
   const auto of = [&](const WeightView& w, int part) {
@@ -104,7 +86,7 @@ __device__ __forceinline__ void produce_scales(const FewFp8Args& args, int32_t o
 
 // While a product runs, the next one's stage is waited for and its scales are read.
 template <class Form>
-__device__ __forceinline__ void consume(const FewFp8Args& args, int32_t first_row, int32_t first_output,
+__device__ __forceinline__ void consume(const Fp8Args& args, int32_t first_row, int32_t first_output,
                                         int blocks, uint32_t tile_parity, FewRing<Form>& ring) {
   constexpr int kSums = Form::kSums, kEights = kSums / 4 / Form::kParts, kBy = Form::kAlternate ? 2 : 1;
   const TensorArgs& a = args.a;
@@ -186,7 +168,7 @@ __device__ __forceinline__ void consume(const FewFp8Args& args, int32_t first_ro
 // Persistent blocks, one a processor.
 template <class Form>
 __global__ void __launch_bounds__(kThreads, 1)
-    few_fp8_kernel([[maybe_unused]] const __grid_constant__ FewFp8Args args) {
+    few_fp8_kernel([[maybe_unused]] const __grid_constant__ Fp8Args args) {
 #ifdef DSV_HOPPER
   FewRing<Form> ring;
   ring.stages = (shared_address(shared_memory()) + 1023) / 1024 * 1024;
@@ -217,7 +199,7 @@ template <bool kSwiglu, int kBoxes, int kOutputs>
 void launch_form(const TensorArgs& a, Stream stream) {
   using Form = FewFormOf<kSwiglu, kBoxes, kOutputs>;
   static_assert(Form::kStages >= 4 && Form::kReaders <= kConsumers / kWarp);
-  FewFp8Args args = {};
+  Fp8Args args = {};
   args.x = input_map(a.x, a.rows, Form::kRows);
   if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight, kOutputs);
   args.a = a;

@@ -107,9 +107,9 @@ __device__ __forceinline__ void produce(const WgmmaArgs& args, const ExpertTile&
   const int boxes = tile.count > kMapRows ? 2 : 1;
   const TensorMap *first = &args.weight, *second = first;
   if (a.kind == TensorKind::down) {
-    first = second = &a.ffn[tile.expert].down_map;
+    first = second = &a.ffn[tile.expert].maps.down;
   } else if (a.kind == TensorKind::swiglu) {
-    first = &a.ffn[tile.expert].gate_map, second = &a.ffn[tile.expert].up_map;
+    first = &a.ffn[tile.expert].maps.gate, second = &a.ffn[tile.expert].maps.up;
   }
   if (a.kind != TensorKind::linear) {
     acquire_map(first);

@@ -73,10 +73,10 @@ TensorMap weight_map(const WeightView& w, int64_t box_rows) {
   return byte_map(w.data, w.rows, w.pitch, box_rows);
 }
 void FfnView::make_maps() {
-  gate_map = weight_map(gate), up_map = weight_map(up), down_map = weight_map(down, 2 * kMapRows);
+  maps = {weight_map(gate), weight_map(up), weight_map(down, 2 * kMapRows)};
   const int few = fp8_few_outputs(true, gate.rows);
-  gate_few_map = weight_map(gate, few), up_few_map = weight_map(up, few);
-  down_few_map = weight_map(down, fp8_few_outputs(false, down.rows));
+  few_maps = {weight_map(gate, few), weight_map(up, few),
+              weight_map(down, fp8_few_outputs(false, down.rows))};
 }
 TensorMap input_map(const PackedRows& x, int64_t rows, int64_t box_rows) {
   return byte_map(x.data, rows, x.pitch, box_rows);

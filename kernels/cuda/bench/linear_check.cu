@@ -374,7 +374,7 @@ bool check_linears(bool quick) {
     if (quick) continue;
     if (dtype == Dtype::f8_e4m3) {
       check_fp8(24576, 1536, {64, 128, 4096});
-      check_fp8(7168, 2048, {33, 64, 65, 128});
+      check_fp8(7168, 2048, {33, 64, 65, 128, 1024});
       check_fp8(8192, 512, {64, 100});
       check_fp8(36864, 512, {64, 127, 300});
     }
