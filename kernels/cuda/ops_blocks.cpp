@@ -117,7 +117,8 @@ void PackedInput::linears(std::initializer_list<Linear> list) {
   args.y = list.begin()->y;
   args.y_stride = list.begin()->y_stride;
   for (const Linear* l = list.begin() + 1; l != list.end(); ++l) {
-    (args.n_more++ == 0 ? args.second : args.third) = {cuda_weight(l->weight).view, l->y, l->y_stride};
+    LinearPart& part = args.n_more++ == 0 ? args.second : args.third;
+    part = LinearPart{cuda_weight(l->weight).view, l->y, l->y_stride};
   }
   launch_tensor(args, stream_);
 }
