@@ -294,7 +294,9 @@ struct TopKArgs {  // the min(k, position + 1) largest, ties to the lowest posit
 void launch_top_k(const TopKArgs&, Stream);
 void launch_top_k_portable(const TopKArgs&, Stream);
 void launch_top_k_plain(const TopKArgs&, Stream);  // any length, slow
-bool takes_top_k_hopper(const TopKArgs&);          // topk_hopper.cu: few rows have clusters of blocks each
+bool takes_top_k_short(const TopKArgs&);           // topk_hopper.cu: a row in a block's registers
+void launch_top_k_short(const TopKArgs&, Stream);
+bool takes_top_k_hopper(const TopKArgs&);  // .. and few long rows have clusters of blocks each
 void launch_top_k_hopper(const TopKArgs&, Stream);
 void launch_top_k_blocks(const TopKArgs&, int32_t blocks, Stream);  // of the same, 1, 2, 4 or 8 a row
 int64_t top_k_scratch_bytes(int64_t longest);
