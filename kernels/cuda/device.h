@@ -200,7 +200,10 @@ struct CudaDevice {
   void point();
   void follow();
   bool join();
-  bool follows = false;
+  // stream() and side() take each other's place, until the recording ends. What side() gets before the next
+  // join() follows itself only.
+  void exchange();
+  bool follows = false, exchanged = false;
   Stream side() const { return follows ? runtime->side() : runtime->stream(); }
   // The index queries of a recorded step, which come after its cache rows.
   IndexQueryArgs index_queries = {};
