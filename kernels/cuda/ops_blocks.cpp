@@ -148,6 +148,17 @@ void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const f
                           per_head, first, v, width},
                          d.stream());
   }
+  ValuesArgs few = {rows,    g.num_heads,   tensor_splits(v_dim, w.pitch), w, per_head, first, mixed, heads,
+                    nullptr, g.ue8m0_scales};
+  if (takes_values(few, v)) {
+    InputForm form;
+    if (d.wanted[static_cast<int>(CudaDevice::Normed::heads)][0]) {
+      form = {Rounding::e4m3, true};
+      few.codes = reinterpret_cast<unsigned char*>(d.packed[0]);
+    }
+    d.normed[0] = {CudaDevice::Normed::heads, heads, rows, form};
+    return launch_values(few, d.stream());
+  }
   launch_pack_codes({rows, cols, mixed, cols, Rounding::bf16, false, d.mixed_codes}, d.stream());
   TensorArgs args = linear_args(w, packed_rows(d.mixed_codes, rows, cols, Rounding::bf16), rows);
   args.tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, v);
