@@ -17,6 +17,9 @@
 // a block of 0.04 us, and what 32 warps of a block issue between them. Measured for 128K, in cycles of
 // 19,000: asking for the scores 3,700, the bound 3,000, listing 3,000, the k-th largest 3,800, writing 1,800,
 // barriers of the cluster and what goes through it 3,600.
+//
+// A short row is in one block's registers: a launch, a trip to memory and some 15 barriers (measured: 8 us
+// for 4096 scores and 11 for 8192, of which an empty launch is 4.4; 9 and 14 in topk.cu).
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/topk_list.cuh"
 
