@@ -123,9 +123,14 @@ void close(Device* device) { delete &cuda_device(device); }
 
 const char* target(const Device* device) { return cuda_device(device).runtime->description(); }
 
+// What the driver takes besides, the first time in a process, 2 MB at a time (on an H200): 2 for streams and
+// events, 4 for code as kernels are first launched (6 if all are), 2 for the first recorded step and 2 for
+// many.
+constexpr int64_t kDriverBytes = int64_t{8} << 20;
+
 int64_t plan_scratch(const DeviceOptions& options) {
   const Layout layout(options);
-  return layout.bytes() - layout.kv;
+  return layout.bytes() - layout.kv + kDriverBytes;
 }
 
 int64_t plan_weight_copy(const DeviceOptions&, const HostMatrix& matrix) {
@@ -192,6 +197,7 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
   const bool rounded =
       d.official() && (kind == Act::h || kind == Act::q_latent || kind == Act::q || kind == Act::heads);
   for (CudaDevice::NormedRows& normed : d.normed) normed.x = nullptr;
+  d.grouped = {};
   Upload upload(d, d.row_of(kind, buffer, rows.first));
   if (kind == Act::index_q && d.official()) {
     std::vector<unsigned char> row(static_cast<size_t>(d.layout.act_row[static_cast<int>(kind)]));
@@ -305,7 +311,9 @@ Layout::Layout(const DeviceOptions& o) {
   angles = 4 * rows * (g.qk_rope_head_dim / 2);
   const int64_t t = tile.rows;
   packed = packed_bytes(t, widest);
-  wide = 4 * t * std::max({index_dim(g), 2 * d, int64_t{g.n_routed_experts}});
+  const int64_t routing =
+      g.n_routed_experts * int64_t{tensor_splits(g.n_routed_experts, weight_pitch(Dtype::bf16, d))};
+  wide = 4 * t * std::max({index_dim(g), 2 * d, routing});
   allowed = 4 * ((g.vocab_size + 31) / 32);
   biases = static_cast<int64_t>(sizeof(TokenBias)) * g.vocab_size;
   unbiased = 4 * g.vocab_size;
@@ -329,7 +337,7 @@ Layout::Layout(const DeviceOptions& o) {
     pair_row = pair_of = 4 * t * k;
     tiles = static_cast<int64_t>(sizeof(ExpertTile)) *
             most_tiles(static_cast<int32_t>(t * k), g.n_routed_experts, kTilePairs);
-    n_tiles = 4;
+    n_tiles = arrived = 4;
     if (g.n_shared_experts > 0) {
       shared = 4 * t * d;
       side_inner = 4 * kSideRows * g.shared_intermediate_size();
@@ -344,10 +352,10 @@ int64_t Layout::bytes() const {
   int64_t sum = 0;
   for (const int64_t part : act) sum += aligned(part);
   for (const int64_t part :
-       {inputs,      inv_freq,   angles, angles,       packed,       packed,  wide,   allowed,    biases,
-        unbiased,    scores,     q_abs,  mixed,        mixed_codes,  partial, top_k,  pair_row,   pair_of,
-        tiles,       n_tiles,    inner,  inner_packed, inner_packed, outer,   shared, side_inner, side_packed,
-        side_packed, ffn_tables, kv}) {
+       {inputs,      inv_freq,    angles,     angles, packed,       packed,       wide,  allowed,  biases,
+        unbiased,    scores,      q_abs,      mixed,  mixed_codes,  partial,      top_k, pair_row, pair_of,
+        tiles,       n_tiles,     arrived,    inner,  inner_packed, inner_packed, outer, shared,   side_inner,
+        side_packed, side_packed, ffn_tables, kv}) {
     sum += aligned(part);
   }
   return sum;
@@ -415,6 +423,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     make(pair_of, layout.pair_of, scratch);
     make(tiles, layout.tiles, scratch);
     make(n_tiles, layout.n_tiles, scratch);
+    make(arrived, layout.arrived, scratch);
     make(inner, layout.inner, scratch);
     for (float*& form : inner_packed) make(form, layout.inner_packed, scratch);
     make(outer, layout.outer, scratch);
@@ -427,6 +436,11 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
     if (act[kSelected]) {  // attention reads ahead of knowing how many there are
       Upload none(*this, act[kSelected]);
       none.zeros(layout.act[kSelected]);
+      none.finish();
+    }
+    if (arrived) {
+      Upload none(*this, arrived);
+      none.zeros(layout.arrived);
       none.finish();
     }
     Upload flags(*this, allowed);

@@ -63,13 +63,13 @@ struct Layout {
   int64_t inputs = 0;                                  // StepInputs, pinned as well
   int64_t inv_freq = 0, angles = 0;
   int64_t packed = 0;                // [tile.rows, the widest input of a linear], once for each rounding
-  int64_t wide = 0;                  // [tile.rows, widest of: index_q, 2 D, experts]
+  int64_t wide = 0;                  // [tile.rows, widest of: index_q, 2 D, splits of the router's experts]
   int64_t allowed = 0;               // [V] bits
   int64_t biases = 0, unbiased = 0;  // [V] TokenBias, pinned as well; [V] f32
   int64_t scores = 0;
   int64_t q_abs = 0, mixed = 0, mixed_codes = 0, partial = 0;
   int64_t top_k = 0;
-  int64_t pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0;
+  int64_t pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0, arrived = 0;
   int64_t inner = 0;                        // [pairs, I]
   int64_t inner_packed = 0;                 // [pairs, padded(I)], once for each rounding
   int64_t outer = 0;                        // [pairs, D]
@@ -99,9 +99,9 @@ struct CudaDevice {
   double* inv_freq = nullptr;
   float *cos = nullptr, *sin = nullptr;
   float* packed[2] = {};  // for FP8 weights, for others
-  // The rows that a norm has just written, and the codes of them that it has put into `packed` itself: those
-  // that were wanted of such rows before.
-  enum class Normed { h, q_latent };
+  // The rows that a norm, or W_v, has just written, and the codes of them that it has put into `packed`
+  // itself: those that were wanted of such rows before.
+  enum class Normed { h, q_latent, heads };
   struct NormedRows {
     Normed kind;
     const float* x = nullptr;
@@ -109,7 +109,7 @@ struct CudaDevice {
     InputForm form;  // without codes: none
   };
   mutable NormedRows normed[2];
-  mutable bool wanted[2][2] = {};  // of a kind, for a kind of weights
+  mutable bool wanted[3][2] = {};  // of a kind, for a kind of weights
   float* wide = nullptr;
   uint32_t* allowed = nullptr;
   int32_t first_allowed = -1;
@@ -120,7 +120,14 @@ struct CudaDevice {
   void* q_abs = nullptr;
   int32_t *pair_row = nullptr, *pair_of = nullptr, *n_tiles = nullptr;
   unsigned char* top_k_scratch = nullptr;
+  unsigned* arrived = nullptr;
   ExpertTile* tiles = nullptr;
+  // The rows whose pairs the routing has sorted, too.
+  struct Grouped {
+    const int32_t* expert = nullptr;
+    int32_t rows = 0, tile_rows = 0;
+    bool operator==(const Grouped&) const = default;
+  } grouped;
   float *inner = nullptr, *inner_packed[2] = {}, *outer = nullptr, *shared = nullptr;
   float *side_inner = nullptr, *side_packed[2] = {};  // of few rows of the shared expert, beside the others
   FfnView* ffn_tables = nullptr;
@@ -200,7 +207,10 @@ struct CudaDevice {
   void point();
   void follow();
   bool join();
-  bool follows = false;
+  // stream() and side() take each other's place, until the recording ends. What side() gets before the next
+  // join() follows itself only.
+  void exchange();
+  bool follows = false, exchanged = false;
   Stream side() const { return follows ? runtime->side() : runtime->stream(); }
   // The index queries of a recorded step, which come after its cache rows.
   IndexQueryArgs index_queries = {};

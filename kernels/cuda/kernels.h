@@ -294,7 +294,9 @@ struct TopKArgs {  // the min(k, position + 1) largest, ties to the lowest posit
 void launch_top_k(const TopKArgs&, Stream);
 void launch_top_k_portable(const TopKArgs&, Stream);
 void launch_top_k_plain(const TopKArgs&, Stream);  // any length, slow
-bool takes_top_k_hopper(const TopKArgs&);          // topk_hopper.cu: few rows have clusters of blocks each
+bool takes_top_k_short(const TopKArgs&);           // topk_hopper.cu: a row in a block's registers
+void launch_top_k_short(const TopKArgs&, Stream);
+bool takes_top_k_hopper(const TopKArgs&);  // .. and few long rows have clusters of blocks each
 void launch_top_k_hopper(const TopKArgs&, Stream);
 void launch_top_k_blocks(const TopKArgs&, int32_t blocks, Stream);  // of the same, 1, 2, 4 or 8 a row
 int64_t top_k_scratch_bytes(int64_t longest);
@@ -524,6 +526,23 @@ inline constexpr int32_t tensor_tile_rows(int64_t rows, int64_t outputs) {
   return rows > 64 && (rows + 127) / 128 * ((outputs + 127) / 128) >= 130 ? 128 : 64;
 }
 
+// ------------------------------------------------------------------------------------- values.cu
+
+// y[r, h, o] = W[h * group_rows + first_row + o] mixed[r, h], rounded to bf16, and y as codes: of few rows
+// and heads of 128 values.
+inline constexpr int32_t kValuesFewRows = 8;
+struct ValuesArgs {
+  int32_t rows, heads, splits;  // splits: as tensor_splits has it for all heads' values together
+  WeightView weight;            // kv_b
+  int64_t group_rows, first_row;
+  const float* mixed;    // [R, heads, rank]
+  float* y;              // out [R, heads * 128]
+  unsigned char* codes;  // out: y in e4m3, as packed_rows has it; or null
+  bool power_of_two;     // their scales
+};
+bool takes_values(const ValuesArgs&, int64_t values);
+void launch_values(const ValuesArgs&, Stream);
+
 // ------------------------------------------------------------------------------------- experts.cu
 
 // The plain kernels take up to kTilePairs pairs of one expert.
@@ -542,6 +561,19 @@ void launch_group(const GroupArgs&, Stream);
 // Of at most as many pairs as threads fit into a block; route.cu.
 inline constexpr int32_t kFewPairs = 512;
 void launch_group_few(const GroupArgs&, Stream);
+
+// route_few.cu: a router's linear, the choice and the pairs, of few rows, groups of 1, 2, 4 .. 32 experts.
+inline constexpr int32_t kRouteFewRows = 8;
+struct RouteFewArgs {
+  RouteRowsArgs route;  // logits: unused
+  WeightView gate;      // [experts, D]
+  PackedRows x;         // [R, D] in bf16
+  GroupArgs group;      // expert: unused
+  float* parts;         // scratch [R, tensor_splits of gate, experts]
+  unsigned* arrived;    // [1] 0 before and after
+};
+bool takes_route_few(const RouteRowsArgs&, const WeightView& gate);
+void launch_route_few(const RouteFewArgs&, Stream);
 
 // The input of a linear of either kind of weight.
 struct PackedPair {

@@ -117,7 +117,8 @@ void PackedInput::linears(std::initializer_list<Linear> list) {
   args.y = list.begin()->y;
   args.y_stride = list.begin()->y_stride;
   for (const Linear* l = list.begin() + 1; l != list.end(); ++l) {
-    (args.n_more++ == 0 ? args.second : args.third) = {cuda_weight(l->weight).view, l->y, l->y_stride};
+    LinearPart& part = args.n_more++ == 0 ? args.second : args.third;
+    part = LinearPart{cuda_weight(l->weight).view, l->y, l->y_stride};
   }
   launch_tensor(args, stream_);
 }
@@ -146,6 +147,17 @@ void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const f
     return launch_linear({rows, w, mixed, g.num_heads * width, heads, v_dim, v, 1, d.official(), g.num_heads,
                           per_head, first, v, width},
                          d.stream());
+  }
+  ValuesArgs few = {rows,    g.num_heads,   tensor_splits(v_dim, w.pitch), w, per_head, first, mixed, heads,
+                    nullptr, g.ue8m0_scales};
+  if (takes_values(few, v)) {
+    InputForm form;
+    if (d.wanted[static_cast<int>(CudaDevice::Normed::heads)][0]) {
+      form = {Rounding::e4m3, true};
+      few.codes = reinterpret_cast<unsigned char*>(d.packed[0]);
+    }
+    d.normed[0] = {CudaDevice::Normed::heads, heads, rows, form};
+    return launch_values(few, d.stream());
   }
   launch_pack_codes({rows, cols, mixed, cols, Rounding::bf16, false, d.mixed_codes}, d.stream());
   TensorArgs args = linear_args(w, packed_rows(d.mixed_codes, rows, cols, Rounding::bf16), rows);
@@ -218,10 +230,6 @@ void attn_in(Device* device, const AttnInArgs& args) {
       h.linear(w.kv_a, kv_raw, g.latent_dim());
     }
     if (!latent) return;
-    if (beside) {  // cache_append goes on beside from here
-      d.point();
-      d.follow();
-    }
     launch_packing_norm(
         d, CudaDevice::Normed::q_latent,
         {count, g.q_lora_rank, nullptr, latent, g.q_lora_rank, nullptr, 0, nullptr,
@@ -241,14 +249,19 @@ void attn_q(Device* device, const AttnQArgs& args) {
     PackedInput in(d, d.row_of(input, g.q_lora_rank > 0 ? args.q_latent : args.h, first), cols, cols, count);
     float* const q = d.row_of(Act::q, args.q, first);
     const auto queries = [&] {
-      in.linear(args.weights->q_b, q, q_dim);
+      in.linear(args.weights->q_b, q, q_dim, true, 1, d.stream());
       launch_rope_query(
           {count, g.num_heads, g.qk_head_dim(), g.qk_rope_head_dim, step.cos, step.sin, d.official(), q},
           d.stream());
     };
     if (!g.has_indexer()) return queries();
     const bool beside = index_beside(d, *args.weights, count);
-    if (!beside) queries();
+    if (beside) {
+      in.pack_for(args.weights->q_b);
+      d.point();
+    } else {
+      queries();
+    }
     in.linear(args.weights->wq_b, d.wide, index_dim);
     d.index_queries = {count,
                        g.index_n_heads,
@@ -260,10 +273,12 @@ void attn_q(Device* device, const AttnQArgs& args) {
                        d.official(),
                        g.ue8m0_scales,
                        reinterpret_cast<unsigned char*>(d.row_of(Act::index_q, args.index_q, first)),
-                       d.layout.act_row[static_cast<int>(Act::index_q)],
-                       !beside};
+                       d.layout.act_row[static_cast<int>(Act::index_q)]};
     if (!beside) return launch_index_query(d.index_queries, d.stream());
-    d.point();  // .. and after the cache rows from here
+    d.join();  // the heads' weights
+    d.follow();
+    // Choosing goes on where wq_b is, cache_append first, and the queries follow the point, beside it.
+    d.exchange();
     queries();
   });
 }

@@ -67,6 +67,34 @@ Pairs cut(const CudaDevice& d, const CudaDevice::FfnTable& table, bool grouped, 
   return pairs;
 }
 
+const CudaDevice::FfnTable& routed_table(CudaDevice& d, const MoeWeights& w) {
+  return table_of(d, &w, w.experts.data(), d.geometry.n_routed_experts);
+}
+
+// Of `count` rows.
+Pairs routed_pairs(const CudaDevice& d, const CudaDevice::FfnTable& table, int32_t count) {
+  const Geometry& g = d.geometry;
+  const int32_t n = count * g.num_experts_per_tok;
+  // An expert that is touched meets some 2 * n / experts rows at most, as a rule; of few rows hardly any
+  // twice.
+  const int32_t meets = count > 8 ? 2 * n / g.n_routed_experts : 1;
+  Pairs pairs = cut(d, table, true, n, meets, g.hidden_size * g.n_routed_experts);
+  pairs.tile_bound = most_tiles(n, g.n_routed_experts, pairs.tile_rows);
+  return pairs;
+}
+
+GroupArgs group_args(const CudaDevice& d, const int32_t* expert, int32_t count, const Pairs& pairs) {
+  return {count,
+          d.geometry.num_experts_per_tok,
+          d.geometry.n_routed_experts,
+          pairs.tile_rows,
+          expert,
+          d.pair_row,
+          d.pair_of,
+          d.tiles,
+          d.n_tiles};
+}
+
 // Where an FFN's launches go, and what they keep in between.
 struct FfnPlace {
   Stream stream;
@@ -137,29 +165,45 @@ bool shared_beside(CudaDevice& d, const MoeWeights& w, const float* h, int32_t r
 void route(Device* handle, const RouteArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
-  const bool beside =
-      shared_beside(d, *args.weights, d.row_of(Act::h, args.h, args.rows.first), args.rows.count);
+  const MoeWeights& w = *args.weights;
+  const bool beside = shared_beside(d, w, d.row_of(Act::h, args.h, args.rows.first), args.rows.count);
   if (beside) {
     d.point();
     d.follow();
   }
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
-    h.linear(args.weights->gate, d.wide, g.n_routed_experts, false);
-    launch_route({count, g.n_routed_experts, g.num_experts_per_tok, g.n_group, g.topk_group, d.wide,
-                  cuda_weight(args.weights->bias).vector, g.norm_topk_prob, g.routed_scaling_factor,
-                  d.integers(Act::expert, args.expert, first),
-                  d.row_of(Act::expert_weight, args.expert_weight, first)},
-                 d.stream());
+    int32_t* const expert = d.integers(Act::expert, args.expert, first);
+    const RouteRowsArgs rows = {count,
+                                g.n_routed_experts,
+                                g.num_experts_per_tok,
+                                g.n_group,
+                                g.topk_group,
+                                d.wide,
+                                cuda_weight(w.bias).vector,
+                                g.norm_topk_prob,
+                                g.routed_scaling_factor,
+                                expert,
+                                d.row_of(Act::expert_weight, args.expert_weight, first)};
+    const WeightView& gate = cuda_weight(w.gate).view;
+    if (d.official() && takes_route_few(rows, gate)) {
+      const Pairs pairs = routed_pairs(d, routed_table(d, w), count);
+      d.grouped = {expert, count, pairs.tile_rows};
+      return launch_route_few({rows, gate, h.codes(gate.dtype, HopperPath::none),
+                               group_args(d, expert, count, pairs), d.wide, d.arrived},
+                              d.stream());
+    }
+    h.linear(w.gate, d.wide, g.n_routed_experts, false);
+    launch_route(rows, d.stream());
   });
 }
 
 void experts(Device* handle, const ExpertsArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
-  const int64_t k = g.num_experts_per_tok, dim = g.hidden_size;
+  const int64_t dim = g.hidden_size;
   const MoeWeights& w = *args.weights;
-  const CudaDevice::FfnTable routed = table_of(d, &w, w.experts.data(), g.n_routed_experts);
+  const CudaDevice::FfnTable routed = routed_table(d, w);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     if (w.shared.gate) {  // first, because elsewhere than beside the routed ones the two use the same scratch
@@ -168,15 +212,11 @@ void experts(Device* handle, const ExpertsArgs& args) {
       run_ffn(d, shared, cut(d, shared, false, count, count, dim), h, g.shared_intermediate_size(), d.shared,
               place);
     }
-    const auto n = static_cast<int32_t>(count * k);
-    // An expert that is touched meets some 2 * n / experts rows at most, as a rule; of few rows hardly any
-    // twice.
-    const int32_t meets = count > 8 ? 2 * n / g.n_routed_experts : 1;
-    Pairs pairs = cut(d, routed, true, n, meets, dim * g.n_routed_experts);
-    pairs.tile_bound = most_tiles(n, g.n_routed_experts, pairs.tile_rows);
-    launch_group({count, g.num_experts_per_tok, g.n_routed_experts, pairs.tile_rows,
-                  d.integers(Act::expert, args.expert, first), d.pair_row, d.pair_of, d.tiles, d.n_tiles},
-                 d.stream());
+    const Pairs pairs = routed_pairs(d, routed, count);
+    const int32_t* const expert = d.integers(Act::expert, args.expert, first);
+    if (!(d.grouped == CudaDevice::Grouped{expert, count, pairs.tile_rows}))
+      launch_group(group_args(d, expert, count, pairs), d.stream());
+    d.grouped = {};
     run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer, main_place(d));
     const bool joined = d.join();
     launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of,

@@ -1,6 +1,6 @@
 // noaux_tc routing: a block a row; and the pairs of few rows by expert. Bound by the launch; E^2 comparisons
 // (65536 for 256 experts) are a few microseconds' latency.
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/route.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -96,43 +96,13 @@ __global__ void route_kernel(RouteRowsArgs a) {
   }
 }
 
-// A block; a thread a pair, which finds its place by comparing with all others: 64 steps for 8 rows, 512 at
-// most. Shared: of each pair its expert, and a bit at its place if a tile begins there.
+// A block; a thread a pair.
 __global__ void __launch_bounds__(kFewPairs) group_few_kernel(GroupArgs a) {
   begin_early();
   auto* const expert = reinterpret_cast<int32_t*>(shared_memory());
-  auto* const begins = reinterpret_cast<unsigned*>(expert + kFewPairs);
-  const int pairs = a.rows * a.k, p = static_cast<int>(threadIdx.x);
-  constexpr int kWords = kFewPairs / kWarp;
-  if (p < kWords) begins[p] = 0;
-  if (p < pairs) expert[p] = a.expert[p];
-  __syncthreads();
-  int place = 0, before = 0, all = 0;  // among all pairs, and those of the expert before it and in all
-  const int mine = p < pairs ? expert[p] : 0;
-  for (int q = 0; q < pairs; ++q) {
-    const int other = expert[q];
-    place += other < mine || (other == mine && q < p);
-    before += other == mine && q < p;
-    all += other == mine;
-  }
-  const bool first = p < pairs && before % a.tile_rows == 0;
-  if (first) atomicOr(&begins[place / kWarp], 1u << place % kWarp);
-  __syncthreads();
-  if (p < pairs) {
-    a.pair_row[place] = p / a.k;
-    a.pair_of[p] = place;
-  }
-  if (!first && p != 0) return;
-  int tile = 0, tiles = 0;
-  for (int w = 0; w < kWords; ++w) {
-    const unsigned bits = begins[w];
-    tiles += __popc(bits);
-    tile += w < place / kWarp    ? __popc(bits)
-            : w == place / kWarp ? __popc(bits & ((1u << place % kWarp) - 1))
-                                 : 0;
-  }
-  if (first) a.tiles[tile] = {mine, place, all - before < a.tile_rows ? all - before : a.tile_rows};
-  if (p == 0) *a.n_tiles = tiles;
+  const int p = static_cast<int>(threadIdx.x);
+  if (p < a.rows * a.k) expert[p] = a.expert[p];
+  group_pairs(a, expert, reinterpret_cast<unsigned*>(expert + kFewPairs));
 }
 
 }  // namespace
@@ -147,7 +117,7 @@ void launch_route(const RouteRowsArgs& a, Stream stream) {
 
 void launch_group_few(const GroupArgs& a, Stream stream) {
   const int threads = (a.rows * a.k + kWarp - 1) / kWarp * kWarp;
-  launch(group_few_kernel, {1, 1, 1, true}, threads, 4 * (kFewPairs + kFewPairs / kWarp), stream, a);
+  launch(group_few_kernel, {1, 1, 1, true}, threads, 4 * (kFewPairs + kPairWords), stream, a);
 }
 
 }  // namespace dsv::cuda

@@ -1,5 +1,7 @@
 // Kernels over whole rows: angles, embedding, norms, rounding, RoPE of queries. All are bound by the bytes of
 // their rows (a row of 7168 f32 is 28 KB: 10 ns at 3 TB/s), so at small batches by the launch itself.
+#include "kernels/cuda/cluster.cuh"
+#include "kernels/cuda/codes.cuh"
 #include "kernels/cuda/decode.cuh"
 #include "kernels/cuda/reduce.cuh"
 
@@ -32,75 +34,41 @@ __global__ void embed_kernel(EmbedRowsArgs a) {
   }
 }
 
-// Four neighbours a lane, a group of 128 values a warp: a row's codes as packed_rows has them.
-constexpr int kPerLane = kQuantBlock / kWarp;
-struct CodeRows {
-  unsigned char* out;
-  int64_t rows, pitch;  // bytes of a row's codes
-  PackedForm form;
-};
-
-// From sm_89 on the chip rounds, as float_to_e4m3 does.
-__device__ __forceinline__ uint32_t four_e4m3(const float (&value)[kPerLane]) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  uint32_t codes;
-  asm("{ .reg .b16 a, b; cvt.rn.satfinite.e4m3x2.f32 a, %2, %1; cvt.rn.satfinite.e4m3x2.f32 b, %4, %3; "
-      "mov.b32 %0, "
-      "{a, b}; }"
-      : "=r"(codes)
-      : "f"(value[0]), "f"(value[1]), "f"(value[2]), "f"(value[3]));
-  return codes;
-#else
-  uint32_t codes = 0;
-  for (int i = 0; i < kPerLane; ++i) codes |= float_to_e4m3(value[i]) << 8 * i;
-  return codes;
-#endif
-}
-
-__device__ __forceinline__ void put_e4m3(const CodeRows& to, int64_t r, int64_t group,
-                                         const float (&value)[kPerLane], bool power_of_two) {
-  const int lane = threadIdx.x % kWarp;
-  float amax = 0;
-#pragma unroll
-  for (int i = 0; i < kPerLane; ++i) amax = fmaxf(amax, fabsf(value[i]));
-  const float scale = e4m3_scale(warp_max(amax), power_of_two);
-  const float inverse = 1 / scale;  // exact if it is a power of two
-  float scaled[kPerLane];
-#pragma unroll
-  for (int i = 0; i < kPerLane; ++i) scaled[i] = power_of_two ? value[i] * inverse : value[i] / scale;
-  const uint32_t codes = four_e4m3(scaled);
-  const bool spread = to.form == PackedForm::spread;
-  const int64_t pitch = spread ? 2 * to.pitch : to.pitch, word = group * kWarp + lane;
-  auto* const words = reinterpret_cast<uint32_t*>(to.out + r * pitch);
-  if (spread) {
-    const auto half = [&](int i) { return e4m3_to_f16(codes >> 8 * i & 0xFF); };
-    const int64_t at = spread_word(word);
-    words[at] = half(0) | half(1) << 16, words[at + 4] = half(2) | half(3) << 16;
-  } else {
-    words[word] = codes;
-  }
-  auto* const scales = reinterpret_cast<float*>(to.out + to.rows * pitch);
-  if (lane == 0)
-    scales[to.form == PackedForm::by_row ? r * (to.pitch / kQuantBlock) + group
-                                         : group * ((to.rows + 3) / 4 * 4) + r] = scale;
-}
-
-__device__ __forceinline__ void put_bf16(const CodeRows& to, int64_t r, int64_t group,
-                                         const float (&value)[kPerLane]) {
-  const int64_t at = 2 * (group * kQuantBlock + threadIdx.x % kWarp * kPerLane);
-  if (at >= to.pitch) return;
-  const auto pair = [&](int i) {
-    return float_to_bf16(value[i]) | static_cast<uint32_t>(float_to_bf16(value[i + 1])) << 16;
-  };
-  *reinterpret_cast<uint2*>(to.out + r * to.pitch + at) = {pair(0), pair(2)};
-}
-
 // A block a row. A warp takes groups of 128 values, up to kKept of them from memory once and all loads in
 // flight together, as few rows wait for memory and for nothing else; what is longer is read twice.
 constexpr int kNormWarps = 32, kKept = 2;
-__global__ void norm_kernel(NormArgs a) {
+
+// Few rows have clusters of blocks each on Hopper, which load and store four times as fast as one.
+constexpr int kNormBlocks = 4, kNormFewRows = 8;
+#if defined(DSV_CUDA_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+#define DSV_NORM_CLUSTERS 1
+#endif
+
+// The sum over all warps of a row, in the order of block_sum: of one block, or of a cluster's.
+template <int kBlocks>
+__device__ __forceinline__ float row_sum(float value, float* shared) {
+  if constexpr (kBlocks == 1) {
+    return block_sum(value, shared);
+  } else {
+#ifdef DSV_NORM_CLUSTERS
+    const int lane = threadIdx.x % kWarp, warps = static_cast<int>(blockDim.x) / kWarp;
+    const int warp = static_cast<int>(blockIdx.x) % kBlocks * warps + threadIdx.x / kWarp;
+    value = warp_sum(value);
+    cluster_wait();  // all blocks are there
+    if (lane < kBlocks)
+      store_to_block(reinterpret_cast<uint32_t*>(shared + warp), lane, __float_as_uint(value));
+    cluster_arrive();
+    cluster_wait();
+    return warp_sum(lane < kBlocks * warps ? shared[lane] : 0);
+#endif
+  }
+}
+
+template <int kBlocks>
+__device__ __forceinline__ void norm_row(const NormArgs& a) {
   auto* shared = reinterpret_cast<float*>(shared_memory());
-  const int warps = static_cast<int>(blockDim.x) / kWarp, warp = threadIdx.x / kWarp;
+  const int own_warps = static_cast<int>(blockDim.x) / kWarp, warps = kBlocks * own_warps,
+            warp = static_cast<int>(blockIdx.x) % kBlocks * own_warps + threadIdx.x / kWarp;
   const int64_t groups = (a.n + kQuantBlock - 1) / kQuantBlock;
   const bool aligned = a.n % kPerLane == 0 && a.x_stride % kPerLane == 0 && a.out_stride % kPerLane == 0 &&
                        a.delta_stride % kPerLane == 0;
@@ -123,13 +91,16 @@ __global__ void norm_kernel(NormArgs a) {
     }
   };
   let_next_begin();
+#ifdef DSV_NORM_CLUSTERS
+  if constexpr (kBlocks > 1) cluster_begin();
+#endif
   float kept[kKept][kPerLane] = {}, weight[kKept][kPerLane] = {}, more[kKept][kPerLane] = {}, squares = 0;
 #pragma unroll
   for (int k = 0; k < kKept; ++k) {
     if (warp + k * warps < groups) load(a.weight, warp + k * warps, weight[k]);
   }
   wait_for_last();
-  const int64_t r = blockIdx.x, from = a.row ? a.row[r] : r;
+  const int64_t r = blockIdx.x / kBlocks, from = a.row ? a.row[r] : r;
   const float* const x = a.x + from * a.x_stride;
   const float* const delta = a.delta ? a.delta + from * a.delta_stride : nullptr;
   const auto load_sum = [&](int64_t group, float(&to)[kPerLane], float(&second)[kPerLane]) {
@@ -154,7 +125,7 @@ __global__ void norm_kernel(NormArgs a) {
     load_sum(group, value, second);
     add(value, second);
   }
-  const float factor = 1 / sqrtf(block_sum(squares, shared) / static_cast<float>(a.n) + a.eps);
+  const float factor = 1 / sqrtf(row_sum<kBlocks>(squares, shared) / static_cast<float>(a.n) + a.eps);
   const CodeRows e4m3 = {a.e4m3, a.rows, packed_pitch(a.n, Rounding::e4m3), a.form};
   const CodeRows bf16 = {a.bf16, a.rows, packed_pitch(a.n, Rounding::bf16), PackedForm::by_row};
   const auto put = [&](int64_t group, const float(&value)[kPerLane], const float(&by)[kPerLane]) {
@@ -180,6 +151,13 @@ __global__ void norm_kernel(NormArgs a) {
     load(a.weight, group, by);
     put(group, value, by);
   }
+}
+
+__global__ void norm_kernel(NormArgs a) { norm_row<1>(a); }
+__global__ void norm_cluster_kernel([[maybe_unused]] NormArgs a) {
+#ifdef DSV_NORM_CLUSTERS
+  norm_row<kNormBlocks>(a);
+#endif
 }
 
 // A warp for each group of 128 values.
@@ -289,8 +267,12 @@ void launch_embed(const EmbedRowsArgs& a, Stream stream) {
 void launch_norm(const NormArgs& a, Stream stream) {
   const int64_t groups = (a.n + kQuantBlock - 1) / kQuantBlock,
                 rounds = (groups + kNormWarps - 1) / kNormWarps;
-  launch(norm_kernel, {a.rows, 1, 1, true}, static_cast<int>((groups + rounds - 1) / rounds) * kWarp,
-         kNormWarps * 4, stream, a);
+  const int warps = static_cast<int>((groups + rounds - 1) / rounds);
+  if (on_hopper() && a.rows <= kNormFewRows && warps % kNormBlocks == 0) {
+    return launch(norm_cluster_kernel, {a.rows * kNormBlocks, 1, 1, true, kNormBlocks},
+                  warps / kNormBlocks * kWarp, kNormWarps * 4, stream, a);
+  }
+  launch(norm_kernel, {a.rows, 1, 1, true}, warps * kWarp, kNormWarps * 4, stream, a);
 }
 void launch_pack(const PackArgs& a, Stream stream) {
   const int64_t groups = a.rows * ((a.cols + kQuantBlock - 1) / kQuantBlock);

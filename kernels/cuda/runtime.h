@@ -65,6 +65,8 @@ class Runtime {
   virtual void point() = 0;
   virtual void follow() = 0;
   virtual void join() = 0;
+  // .. and after follow(): stream() and side() take each other's place, until the recording ends.
+  virtual void exchange() = 0;
   virtual void run(Graph) = 0;
   virtual void free_graph(Graph) noexcept = 0;  // after the stream has come past it
 };

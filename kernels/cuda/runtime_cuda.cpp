@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -82,9 +83,9 @@ class CudaRuntime final : public Runtime {
       int lowest = 0, highest = 0;  // a lower number goes first
       check(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
       priority = std::clamp<int>(priority, highest, lowest);
-      check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority));
-      // Small launches, which would wait for all blocks of a large one beside them.
-      check(cudaStreamCreateWithPriority(&side_, cudaStreamNonBlocking, std::max(priority - 1, highest)));
+      for (cudaStream_t* stream : {&stream_, &side_}) {
+        check(cudaStreamCreateWithPriority(stream, cudaStreamNonBlocking, priority));
+      }
       check(cudaEventCreateWithFlags(&point_, cudaEventDisableTiming));
       check(cudaEventCreateWithFlags(&join_, cudaEventDisableTiming));
       for (int i = 0; i < kMarks; ++i) {
@@ -198,6 +199,11 @@ class CudaRuntime final : public Runtime {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t exec = nullptr;
     check_launches();
+    if (exchanged_) {  // it ends where it has begun
+      check(cudaEventRecord(join_, stream_));
+      exchange();
+      check(cudaStreamWaitEvent(stream_, join_, 0));
+    }
     check(cudaStreamEndCapture(stream_, &graph));
     const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
     cudaGraphDestroy(graph);
@@ -207,6 +213,7 @@ class CudaRuntime final : public Runtime {
   void drop_recording() noexcept override {
     cudaGraph_t graph = nullptr;
     cudaSetDevice(device_);
+    if (exchanged_) exchange();
     if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
     cudaGetLastError();
   }
@@ -221,6 +228,10 @@ class CudaRuntime final : public Runtime {
     check_launches();
     check(cudaEventRecord(join_, side_));
     check(cudaStreamWaitEvent(stream_, join_, 0));
+  }
+  void exchange() override {
+    std::swap(stream_, side_);
+    exchanged_ = !exchanged_;
   }
   void run(Graph graph) override {
     check_launches();
@@ -280,6 +291,7 @@ class CudaRuntime final : public Runtime {
   std::string description_;
   int64_t shared_limit_ = 0;
   cudaStream_t stream_ = nullptr, side_ = nullptr;
+  bool exchanged_ = false;
   cudaEvent_t point_ = nullptr, join_ = nullptr;
   unsigned char *reserved_ = nullptr, *reserved_end_ = nullptr, *next_ = nullptr;
   cudaEvent_t marks_[kMarks] = {};

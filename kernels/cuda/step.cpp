@@ -79,7 +79,7 @@ void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
 
 void drop_recording(CudaDevice& d) noexcept {
   if (d.recording) d.runtime->drop_recording();
-  d.recording = d.follows = false;
+  d.recording = d.follows = d.exchanged = false;
 }
 
 CudaDevice::Recorded* find_graph(CudaDevice& d, const CudaDevice::StepKind& kind) {
@@ -231,7 +231,7 @@ void CudaDevice::point() {
 }
 
 void CudaDevice::follow() {
-  if (!recording) return;
+  if (!recording || exchanged) return;
   runtime->follow();
   follows = true;
 }
@@ -239,8 +239,14 @@ void CudaDevice::follow() {
 bool CudaDevice::join() {
   const bool any = follows;
   if (any) runtime->join();
-  follows = false;
+  follows = exchanged = false;
   return any;
+}
+
+void CudaDevice::exchange() {
+  if (!recording) return;
+  runtime->exchange();
+  exchanged = true;
 }
 
 void CudaDevice::drop_graphs() noexcept {

@@ -17,6 +17,9 @@
 // a block of 0.04 us, and what 32 warps of a block issue between them. Measured for 128K, in cycles of
 // 19,000: asking for the scores 3,700, the bound 3,000, listing 3,000, the k-th largest 3,800, writing 1,800,
 // barriers of the cluster and what goes through it 3,600.
+//
+// A short row is in one block's registers: a launch, a trip to memory and some 15 barriers (measured: 8 us
+// for 4096 scores and 11 for 8192, of which an empty launch is 4.4; 9 and 14 in topk.cu).
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/topk_list.cuh"
 
@@ -213,8 +216,82 @@ __device__ __forceinline__ void select_row(const TopKArgs& a) {
   }
   write_taken<kBlock>(threshold, n, slice, selected, s);
 }
+
+// A row of at most kScores * kManyThreads scores by one block, in whose registers they stay. What is taken
+// finds its place by counts of each warp's neighbours, in the order of positions.
+template <int kScores>
+__device__ __forceinline__ void select_short(const TopKArgs& a) {
+  constexpr int kBlock = kManyThreads, kWarps = kBlock / kWarp;
+  static_assert(kScores * kWarps <= kBlock);
+  const int tid = threadIdx.x, lane = tid % kWarp, warp = tid / kWarp;
+  Shared s;
+  s.small = reinterpret_cast<Small*>(shared_memory());
+  s.bins = reinterpret_cast<int*>(s.small + 1);
+  int* const counts = s.bins + kBins;  // [kScores][kWarps]: those above, and 2^16 times those that are equal
+  for (int i = tid; i < kBins; i += kBlock) s.bins[i] = 0;
+  const int64_t r = blockIdx.x;
+  const int32_t visible = a.position[r] + 1;
+  int32_t* const selected = a.selected + r * a.topk;
+  if (tid == 0) a.n_selected[r] = visible < a.topk ? visible : a.topk;
+  if (visible <= a.topk) {
+    for (int32_t i = tid; i < visible; i += kBlock) selected[i] = i;
+    return;
+  }
+  const float* const scores = a.scores + r * a.score_stride;
+  uint32_t key[kScores], low = ~0u, high = 0;
+#pragma unroll
+  for (int j = 0; j < kScores; ++j) {
+    const int32_t i = j * kBlock + tid;
+    key[j] = i < visible ? __float_as_uint(scores[i]) : 0;
+  }
+#pragma unroll
+  for (int j = 0; j < kScores; ++j) {
+    if (j * kBlock + tid >= visible) break;
+    key[j] = key_of(__uint_as_float(key[j]));
+    low = key[j] < low ? key[j] : low;
+    high = key[j] > high ? key[j] : high;
+  }
+  range_of<kBlock>(low, high, *s.small);
+  const auto for_each = [&](auto&& body) {
+#pragma unroll
+    for (int j = 0; j < kScores; ++j) {
+      if (j * kBlock + tid < visible) body(key[j]);
+    }
+  };
+  const Threshold<uint32_t> t = kth_largest<kBlock, uint32_t>(for_each, low, high, a.topk, s);
+  unsigned above[kScores], equal[kScores];
+#pragma unroll
+  for (int j = 0; j < kScores; ++j) {
+    const bool seen = j * kBlock + tid < visible;
+    above[j] = __ballot_sync(kAllLanes, seen && key[j] > t.least);
+    equal[j] = __ballot_sync(kAllLanes, seen && key[j] == t.least);
+    if (lane == 0) counts[j * kWarps + warp] = __popc(above[j]) | __popc(equal[j]) << 16;
+  }
+  __syncthreads();
+  const int before = sum_before<kBlock>(tid < kScores * kWarps ? counts[tid] : 0, *s.small);
+  if (tid < kScores * kWarps) counts[tid] = before;
+  __syncthreads();
+  const unsigned lower = (1u << lane) - 1;
+#pragma unroll
+  for (int j = 0; j < kScores; ++j) {
+    const int count = counts[j * kWarps + warp];
+    const int equal_before = (count >> 16) + __popc(equal[j] & lower);
+    const bool tie = equal[j] >> lane & 1;
+    if (!(above[j] >> lane & 1) && !(tie && equal_before < t.wanted)) continue;
+    const int at =
+        (count & 0xFFFF) + __popc(above[j] & lower) + (equal_before < t.wanted ? equal_before : t.wanted);
+    selected[at] = j * kBlock + tid;
+  }
+}
 #endif
 
+template <int kScores>
+__global__ void __launch_bounds__(kManyThreads, kScores == 8 ? 2 : 1)
+    top_k_short_kernel([[maybe_unused]] TopKArgs a) {
+#ifdef DSV_TOP_K_CODE
+  select_short<kScores>(a);
+#endif
+}
 __global__ void __launch_bounds__(kThreads) top_k_held_kernel([[maybe_unused]] TopKArgs a) {
 #ifdef DSV_TOP_K_CODE
   select_row<kThreads, true>(a);
@@ -241,6 +318,15 @@ int32_t blocks_of(const TopKArgs& a) {
 }
 
 }  // namespace
+
+bool takes_top_k_short(const TopKArgs& a) {
+  return on_hopper() && a.longest <= 16 * kManyThreads && a.rows <= processors();
+}
+void launch_top_k_short(const TopKArgs& a, Stream stream) {
+  const bool half = a.longest <= 8 * kManyThreads;
+  launch(half ? top_k_short_kernel<8> : top_k_short_kernel<16>, {a.rows}, kManyThreads,
+         static_cast<int64_t>(sizeof(Small)) + 4 * (kBins + 16 * kManyThreads / kWarp), stream, a);
+}
 
 // Shorter rows are faster in topk.cu: that they are listed takes longer than to read them again.
 bool takes_top_k_hopper(const TopKArgs& a) {

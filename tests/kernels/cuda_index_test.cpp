@@ -209,6 +209,17 @@ TEST(CudaIndex, TopKIsThatOfASort) {
   check_top_k(250000, 2048, 0, true);  // longer than the bitmaps: the plain kernel
 }
 
+TEST(CudaIndex, TopKOfShortRowsIsThatOfASort) {
+  emulation::hopper = true;
+  for (int pattern = 0; pattern < kPatterns; ++pattern) {
+    emulation::set_descending(pattern % 2 != 0);
+    for (const int32_t visible : {31, 65, 1000, 4096}) check_top_k(visible, 64, pattern, false);
+    for (const int32_t visible : {2049, 4097, 8192}) check_top_k(visible, 2048, pattern, false);
+  }
+  emulation::set_descending(false);
+  emulation::hopper = false;
+}
+
 // Ascending and descending: what is listed in another order selects the same.
 TEST(CudaIndex, TopKOfClustersIsThatOfASort) {
   emulation::shared_limit = 227 * 1024;

@@ -132,6 +132,10 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     side_.work.clear();
     side_.follows = false;
   }
+  // Both have all that was enqueued before.
+  void exchange() override {
+    if (!side_.follows) die("nothing to exchange with");
+  }
   void run(Graph graph) override {
     no_recording();
     const auto found = graphs_.find(graph);

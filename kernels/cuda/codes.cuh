@@ -1,0 +1,72 @@
+// Rows of values as codes for the tensor cores, as packed_rows has them: what norms, packing and W_v share.
+#pragma once
+
+#include "kernels/cuda/formats.h"
+#include "kernels/cuda/reduce.cuh"
+
+namespace dsv::cuda {
+
+// Four neighbours a lane, a group of 128 values a warp: a row's codes as packed_rows has them.
+inline constexpr int kPerLane = kQuantBlock / kWarp;
+struct CodeRows {
+  unsigned char* out;
+  int64_t rows, pitch;  // bytes of a row's codes
+  PackedForm form;
+};
+
+// From sm_89 on the chip rounds, as float_to_e4m3 does.
+__device__ __forceinline__ uint32_t four_e4m3(const float (&value)[kPerLane]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint32_t codes;
+  asm("{ .reg .b16 a, b; cvt.rn.satfinite.e4m3x2.f32 a, %2, %1; cvt.rn.satfinite.e4m3x2.f32 b, %4, %3; "
+      "mov.b32 %0, "
+      "{a, b}; }"
+      : "=r"(codes)
+      : "f"(value[0]), "f"(value[1]), "f"(value[2]), "f"(value[3]));
+  return codes;
+#else
+  uint32_t codes = 0;
+  for (int i = 0; i < kPerLane; ++i) codes |= float_to_e4m3(value[i]) << 8 * i;
+  return codes;
+#endif
+}
+
+__device__ __forceinline__ void put_e4m3(const CodeRows& to, int64_t r, int64_t group,
+                                         const float (&value)[kPerLane], bool power_of_two) {
+  const int lane = threadIdx.x % kWarp;
+  float amax = 0;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) amax = fmaxf(amax, fabsf(value[i]));
+  const float scale = e4m3_scale(warp_max(amax), power_of_two);
+  const float inverse = 1 / scale;  // exact if it is a power of two
+  float scaled[kPerLane];
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) scaled[i] = power_of_two ? value[i] * inverse : value[i] / scale;
+  const uint32_t codes = four_e4m3(scaled);
+  const bool spread = to.form == PackedForm::spread;
+  const int64_t pitch = spread ? 2 * to.pitch : to.pitch, word = group * kWarp + lane;
+  auto* const words = reinterpret_cast<uint32_t*>(to.out + r * pitch);
+  if (spread) {
+    const auto half = [&](int i) { return e4m3_to_f16(codes >> 8 * i & 0xFF); };
+    const int64_t at = spread_word(word);
+    words[at] = half(0) | half(1) << 16, words[at + 4] = half(2) | half(3) << 16;
+  } else {
+    words[word] = codes;
+  }
+  auto* const scales = reinterpret_cast<float*>(to.out + to.rows * pitch);
+  if (lane == 0)
+    scales[to.form == PackedForm::by_row ? r * (to.pitch / kQuantBlock) + group
+                                         : group * ((to.rows + 3) / 4 * 4) + r] = scale;
+}
+
+__device__ __forceinline__ void put_bf16(const CodeRows& to, int64_t r, int64_t group,
+                                         const float (&value)[kPerLane]) {
+  const int64_t at = 2 * (group * kQuantBlock + threadIdx.x % kWarp * kPerLane);
+  if (at >= to.pitch) return;
+  const auto pair = [&](int i) {
+    return float_to_bf16(value[i]) | static_cast<uint32_t>(float_to_bf16(value[i + 1])) << 16;
+  };
+  *reinterpret_cast<uint2*>(to.out + r * to.pitch + at) = {pair(0), pair(2)};
+}
+
+}  // namespace dsv::cuda
