@@ -1,12 +1,13 @@
 """nano: DeepSeek-V3.2 (MLA, lightning indexer, MoE, MTP) for training, in plain torch.
 
 The experts run as one wide FFN times routing weights, sparse attention as dense attention under a mask: at this size that
-is the fastest way on a GPU. Dense attention uses PyTorch's variable-length flash attention where fast.py found it to work.
+is the fastest way on a GPU. Where fast.py found them to work, attention and the embedding's gradient use kernels of their own.
 """
 
 import math, torch, torch.nn as nn, torch.nn.functional as F
 from dataclasses import dataclass
 
+import attention
 import fast
 
 
@@ -139,6 +140,11 @@ class Indexer(nn.Module):
         return (torch.relu(q @ k[:, None].transpose(-1, -2)).float() * w.transpose(1, 2)[..., None]).sum(1)
 
 
+def kth_largest(x, k):
+    """The k-th largest of the last dimension; where fewer are valid (masked ones are -1e30), what all of these reach."""
+    return x.topk(k, -1, sorted=False).values.amin(-1).clamp_min(-1e29)
+
+
 class Attn(nn.Module):
     def __init__(s, c):
         super().__init__()
@@ -168,20 +174,25 @@ class Attn(nn.Module):
         v = kb[..., c.nope :].transpose(1, 2)
         return q, k, v, ql
 
-    def forward(s, x, cos, sin, doc, cu, full, mode, k_top):
+    def forward(s, x, cos, sin, doc, bounds, full, mode, k_top):
         """mode 0: dense. mode 1: attention over the k_top selected tokens (over all where `full` is true, for the warm-up),
-        and the KL of the indexer to the head-averaged attention. The indexer gets no gradient but that of its KL."""
+        and the KL of the indexer to the head-averaged attention. The indexer gets no gradient but that of its KL.
+        bounds: of the documents, for the kernels of attention.py; None: the plain way."""
         B, T, _ = x.shape
         q, k, v, ql = s.proj(x, cos, sin)
         kl = x.new_zeros((), dtype=torch.float32)
-        if mode == 0 and cu is not None:
-            return s.o_proj(fast.documents(q, k, v, cu, s.scale).reshape(B, T, -1)), kl
+        if bounds is not None and mode == 0:
+            return s.o_proj(attention.dense(q, k, v, bounds, s.scale).reshape(B, T, -1)), kl
+        if bounds is not None:
+            index = s.indexer.qkw(x.detach(), ql.detach(), cos, sin)
+            o, kl = attention.sparse(q, k, v, *index, bounds, full, k_top, s.scale)
+            return s.o_proj(o.reshape(B, T, -1)), kl
         i = torch.arange(T, device=x.device)
         valid = (doc[:, :, None] == doc[:, None, :]) & (i[:, None] >= i[None, :])
         if mode:
             I = s.indexer.score(*s.indexer.qkw(x.detach(), ql.detach(), cos, sin)).masked_fill(~valid, -1e30)
             with torch.no_grad():
-                valid = valid & (full | (I.detach() >= fast.kth_largest(I.detach(), min(k_top, T))[..., None]))
+                valid = valid & (full | (I.detach() >= kth_largest(I.detach(), min(k_top, T))[..., None]))
         a = (q @ k.transpose(-1, -2)).float() * s.scale
         p = torch.softmax(a.masked_fill(~valid[:, None], -1e30), -1)
         o = (p.to(v.dtype) @ v).transpose(1, 2).reshape(B, T, -1)
@@ -259,8 +270,8 @@ class Block(nn.Module):
         s.dense = dense
         s.mlp = MLP(c.hidden, c.inter, c.layers) if dense else MoE(c)
 
-    def forward(s, x, cos, sin, doc, cu, full, mode: int, k_top: int):
-        a, kl = s.self_attn(s.input_layernorm(x), cos, sin, doc, cu, full, mode, k_top)
+    def forward(s, x, cos, sin, doc, bounds, full, mode: int, k_top: int):
+        a, kl = s.self_attn(s.input_layernorm(x), cos, sin, doc, bounds, full, mode, k_top)
         x = x + a
         h = s.post_attention_layernorm(x)
         if s.dense:
@@ -306,13 +317,13 @@ class Nano(nn.Module):
     def forward(s, ids, pos, doc, wt, mode=0, k_top=64, full=False, dtype=torch.bfloat16, loss=None, pred=False):
         """ids, positions, document numbers and loss weights, all [rows, tokens]. mode, k_top, full: as in Attn.forward."""
         cos, sin = s.cs(pos)
-        full = torch.tensor(full, device=ids.device)
-        cu = fast.boundaries(doc) if mode == 0 and fast.flash else None
-        x = s.embed[ids].to(dtype)
+        full = torch.as_tensor(full, device=ids.device)
+        bounds = attention.spans(doc) if fast.kernels else None
+        x = fast.embed(s.embed, ids).to(dtype)
         kls, loads, auxs = [], [], []
 
         def step(b, x):
-            y, kl, ld, ax = b(x, cos, sin, doc, cu, full, mode, k_top)
+            y, kl, ld, ax = b(x, cos, sin, doc, bounds, full, mode, k_top)
             kls.append(kl)
             if not b.dense:
                 loads.append(ld)
@@ -331,7 +342,7 @@ class Nano(nn.Module):
         w2 = F.pad(wt[:, 2:], (0, 2)) * same2
         loss = loss or head_loss
         lm = loss(h, s.norm.weight, s.head.weight, nx, w1)
-        e = s.embed[nx].to(dtype) * (pos != 0)[..., None]  # the engine feeds no token at position 0
+        e = fast.embed(s.embed, nx).to(dtype) * (pos != 0)[..., None]  # the engine feeds no token at position 0
         z = s.eh_proj(torch.cat([s.enorm(e), s.hnorm(y)], -1))
         z = step(s.mtp, z)
         ml = loss(z, s.mtp_norm.weight, s.head.weight, n2, w2)

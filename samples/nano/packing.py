@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from corpus import mixture, source
 
 MAX_POSITION = 8192
-CTXW = 0.06
+CALL_WEIGHT = 3.0  # of turns that call tools: their loss is low, and each wrong token in it breaks a call
 
 
 class Tokens:
@@ -36,8 +36,9 @@ class Tokens:
     def dec(s, ids):
         return s.t.decode(list(ids), skip_special_tokens=False)
 
-    def weights(s, ids):
-        w = np.full(len(ids), CTXW, np.float32)
+    def weights(s, ids, context):
+        """Per token its share in the loss: what the assistant says 1, with calls CALL_WEIGHT, all else `context`."""
+        w = np.full(len(ids), context, np.float32)
         on = -1
         seen = False
         for j in np.nonzero((ids == s.eos) | (ids == s.to) | (ids == s.tc) | (ids == s.asst))[0]:
@@ -48,7 +49,7 @@ class Tokens:
                 continue
             elif k == s.eos:
                 if on >= 0:
-                    w[on : j + 1] = 1.0
+                    w[on : j + 1] = CALL_WEIGHT if (ids[on:j] == s.dsml).any() else 1.0
                     on = -1
             elif on < 0:
                 on = j + 1
@@ -57,11 +58,11 @@ class Tokens:
 
 
 class Stream(torch.utils.data.IterableDataset):
-    def __init__(s, tokpath, T, rows, seed, mix=None, jump=0.35):
-        s.a = (tokpath, T, rows, seed, mix, jump)
+    def __init__(s, tokpath, T, rows, seed, context, mix=None, jump=0.35):
+        s.a = (tokpath, T, rows, seed, context, mix, jump)
 
     def __iter__(s):
-        path, T, rows, seed, mix, jump = s.a
+        path, T, rows, seed, context, mix, jump = s.a
         wi = torch.utils.data.get_worker_info()
         torch.set_num_threads(1)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -103,7 +104,7 @@ class Stream(torch.utils.data.IterableDataset):
                     I[r, off : off + m] = ids
                     P[r, off : off + m] = p
                     D[r, off : off + m] = n
-                    w = tk.weights(ids)
+                    w = tk.weights(ids, context)
                     w[0] = 0
                     W[r, off : off + m] = w
                     off += m
@@ -114,10 +115,10 @@ class Stream(torch.utils.data.IterableDataset):
             yield tuple(torch.from_numpy(x) for x in (I, P, D, W))
 
 
-def loader(tokpath, T, rows, seed, workers, mix=None, jump=0.35, prefetch=6):
+def loader(tokpath, T, rows, seed, workers, context, mix=None, jump=0.35, prefetch=6):
     return iter(
         torch.utils.data.DataLoader(
-            Stream(tokpath, T, rows, seed, mix, jump),
+            Stream(tokpath, T, rows, seed, context, mix, jump),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,

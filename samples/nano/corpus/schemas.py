@@ -1,9 +1,9 @@
-"""Questions about the tools themselves: what each does, which one does what, its parameters, their order and types. A call
-needs all of these look-ups at once; asked one at a time they are learnt much sooner. Names stand in quotes, as in the
-schemas and in calls, so that they are the same tokens there."""
+"""Questions about the tools themselves: what each does, which one does what, its parameters, their order and types; and about
+a request: what it gives for which parameter. A call needs all of these look-ups at once; asked one at a time they are learnt
+much sooner. Names stand in quotes, as in the schemas and in calls, so that they are the same tokens there."""
 
 from corpus.source import dumps, vary
-from corpus.tools import label, toolbox
+from corpus.tools import label, one_call, show, toolbox
 from corpus.toolchat import SYSTEM
 from encode import encode
 
@@ -16,6 +16,9 @@ WHICH = ["Which tool is for this: {d}?", "What is the tool called that does this
 PARAM = ["Which parameter of {t} is {l}?", "In {t}, what is {l} called?", "{t}: where does {l} go?", "Which parameter takes {l} in {t}?"]
 TYPE = ["What type is {p} of {t}?", "Which type has {p} in {t}?", "{t}: the type of {p}?"]
 TOOLS = ["Which tools do you have?", "List your tools.", "What are your tools?", "Name all your tools."]
+GIVES = ["Which parameters does this give?", "Which parameters are given?", "Name the parameters that are set here.", "What is given?"]
+VALUE = ["What is {l}?", "What does it give for {l}?", "Which value has {l}?", "The value of {l}?", "And {l}?"]
+TAKES = ["Which parameter gets {v}?", "Where does {v} go?", "{v} is for which parameter?", "Which parameter is {v}?"]
 # Most often what is hardest: from a description back to the name before it.
 KINDS = ["param"] * 6 + ["which"] * 3 + ["all"] * 2 + ["type"] * 2 + ["first", "next", "need", "what", "tools"]
 
@@ -57,6 +60,28 @@ def question(g, tools):
     return PARAM, dict(t=t, l="the " + label(item.get("description", name))), f'"{name}".'
 
 
+def about_request(g, tools):
+    """A request and questions about it -> [(user's text, answer)]"""
+    tool = g.c([t for t in tools if t["params"]])
+    call = one_call(g, tool)
+    given, properties = call["arguments"], tool["schema"]["parameters"]["properties"]
+    if not given:
+        return []
+    values = [show(v) for v in given.values()]
+    turns = []
+    for i in range(g.n(1, 3)):
+        kind = g.c(["gives", "value", "value", "takes"] if i == 0 else ["value", "value", "takes"])
+        name = g.c(list(given))
+        value = show(given[name])
+        if kind == "takes" and values.count(value) > 1:
+            kind = "gives"
+        what = "the " + label(properties[name].get("description", name))
+        text = vary(g, g.c(dict(gives=GIVES, value=VALUE, takes=TAKES)[kind]), 0.1).replace("{l}", what).replace("{v}", value)
+        answer = dict(gives=quoted(list(given)), value=value, takes=f'"{name}"')[kind] + "."
+        turns.append((text if i else call["request"] + g.c([" ", "\n", " -- "]) + text, answer))
+    return turns
+
+
 def conversation(g):
     tools = []
     while sum(len(t["schema"]["parameters"]["properties"]) for t in tools) < 3:  # else there is little to ask
@@ -66,11 +91,17 @@ def conversation(g):
     if g.p(0.5):  # as text of the system's: without the 230 tokens that say how to call
         system, schemas = "\n".join([system, *map(dumps, schemas)]).strip(), []
     messages = [dict(role="system", content=system)] if system else []
-    for _ in range(g.n(6, 20)):
+    turns, length = [], g.n(6, 20)
+    while len(turns) < length:
+        if g.p(0.25):
+            turns += about_request(g, tools)
+            continue
         templates, fields, answer = question(g, tools)
         text = vary(g, g.c(templates), 0.2)
         for key, value in fields.items():
             text = text.replace("{" + key + "}", value)
+        turns.append((text, answer))
+    for text, answer in turns:
         messages.append(dict(role="user", content=text))
         messages.append(dict(role="assistant", content=answer, reasoning="", must=[answer]))
     return dict(cat="schemas", text=encode(messages, schemas, False), messages=messages, tools=schemas, think=False)
