@@ -154,13 +154,15 @@ int32_t attend_even_rows(int32_t heads, int32_t most) {
 
 bool attend_prefers_splits(const AttendRowsArgs& a) {
   // A third of a GPU would be busy without.
-  return attend_wgmma(a) && on_hopper() ? a.rows * ((a.heads + 63) / 64) <= 47
-                                        : a.rows * ((a.heads + 15) / 16) <= 47;
+  return takes_attend_wgmma(a) ? a.rows * ((a.heads + 63) / 64) <= 47 : a.rows * ((a.heads + 15) / 16) <= 47;
 }
+
+bool takes_attend_wgmma(const AttendRowsArgs& a) { return attend_wgmma(a) && on_hopper(); }
 
 void launch_attend(const AttendRowsArgs& a, Stream stream) {
   if (attend_mma(a.cache.official, a.cache.rank, a.cache.rope)) {
-    return attend_wgmma(a) && on_hopper() ? launch_attend_wgmma(a, stream) : launch_attend_mma(a, stream);
+    if (!takes_attend_wgmma(a)) return launch_attend_mma(a, stream);
+    return a.expanded && a.splits == 1 ? launch_attend_expanded(a, stream) : launch_attend_wgmma(a, stream);
   }
   launch(attend_kernel, {(a.heads + kAttendHeads - 1) / kAttendHeads, a.splits, a.rows}, kThreads,
          attend_shared_bytes(a.cache.rank, a.cache.rope), stream, a);

@@ -23,9 +23,6 @@ namespace {
 
 using namespace hopper;
 
-constexpr int kRope = 64;
-constexpr int kRows = (kRank + kRope) / 64 * kBlock;  // bytes of 64 queries or latents
-constexpr int kRounds = kTile / 16;
 constexpr int kWholeThreads = 4 * kGroup, kScoreThreads = 2 * kGroup;
 
 struct Shared {  // aligned to 1024 bytes
@@ -48,9 +45,6 @@ struct TilesArgs {
 
 #ifdef DSV_WGMMA_CODE
 
-constexpr int kRopeBlock = kRank / 64;  // of the queries
-constexpr float kWeightBits = 15;       // the largest weight is 2^15
-
 // ------------------------------------------------------------------------- what producers do
 
 // An address that offsets are added to in the instructions that use it, not in registers.
@@ -59,12 +53,6 @@ __device__ __forceinline__ const unsigned char* one_address(const unsigned char*
   asm("" : "+l"(p));
 #endif
   return p;
-}
-
-// Of a warp's 16 latents of a tile, four in each round, the one that lane l, or l + 16, looks up.
-__device__ __forceinline__ int looked_up_token() {
-  const int warp = threadIdx.x / kWarp % 4, l = threadIdx.x % 16;
-  return l / 4 * 16 + 4 * warp + l % 4;
 }
 
 // Of the three places for RoPE parts, the one after.
@@ -178,58 +166,6 @@ __device__ __forceinline__ void produce(const AttendRowsArgs& a, Shared& s, int6
 
 // ------------------------------------------------------------------------- scores and weights
 
-// Of 64 heads the query of head `own`, by four threads, times a power of two that brings the largest of the
-// absorbed part to [2^14, 2^15) if it is not tiny: that part as f16, the RoPE part as bf16. Heads past the
-// last are zero.
-__device__ __forceinline__ void load_queries(const AttendRowsArgs& a, Shared& s, int64_t r, int first_head,
-                                             int own) {
-  const int lane = threadIdx.x % 4, head = first_head + own;
-  const bool there = head < a.heads;
-  const int64_t at = r * a.heads + head;
-  const auto* q_abs = static_cast<const uint16_t*>(a.q_abs) + at * kRank;
-  const float* q = a.q + (at + 1) * a.head_dim - kRope + 16 * lane;
-  uint4 chunk[16];
-  float rope[16];
-#pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    chunk[i] = there ? *reinterpret_cast<const uint4*>(q_abs + 8 * (lane + 4 * i)) : uint4{0, 0, 0, 0};
-  }
-#pragma unroll
-  for (int i = 0; i < 16; ++i) rope[i] = there ? q[i] : 0.0f;
-  uint32_t largest = 0;
-  const auto larger = [&](uint32_t x) { largest = largest > x ? largest : x; };
-#pragma unroll
-  for (const uint4& c : chunk) {
-    for (const uint32_t word : {c.x, c.y, c.z, c.w}) larger(word & 0x7FFF), larger(word >> 16 & 0x7FFF);
-  }
-  for (int lanes = 1; lanes <= 2; lanes *= 2) larger(__shfl_xor_sync(kAllLanes, largest, lanes));
-  int exponent = 127 + 14 - static_cast<int>(largest >> 7);
-  if (exponent > 60) exponent = 60;
-  const float factor = float_of(static_cast<uint32_t>(127 + exponent) << 23);
-  const auto scaled = [factor](uint32_t word) {
-    return pack_f16(float_of(word << 16) * factor, float_of(word & 0xFFFF0000u) * factor);
-  };
-  unsigned char* row = s.queries + own * 128;
-#pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    const int c = lane + 4 * i;
-    *reinterpret_cast<uint4*>(row + c / 8 * kBlock + ((c ^ own) & 7) * 16) =
-        uint4{scaled(chunk[i].x), scaled(chunk[i].y), scaled(chunk[i].z), scaled(chunk[i].w)};
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    uint32_t w[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      w[j] = pack_bf16(rope[8 * i + 2 * j] * factor, rope[8 * i + 2 * j + 1] * factor);
-    *reinterpret_cast<uint4*>(row + kRopeBlock * kBlock + ((2 * lane + i) ^ (own & 7)) * 16) =
-        uint4{w[0], w[1], w[2], w[3]};
-  }
-  if (lane == 0) {
-    s.factor[own] = a.softmax_scale * 1.44269504f * float_of(static_cast<uint32_t>(127 - exponent) << 23);
-  }
-}
-
 // Scores of 64 heads and the 64 latents of buffer b.
 __device__ __forceinline__ void tile_scores(const Shared& s, int b, int third, float (&score)[32]) {
   const uint32_t q = block_descriptor(s.queries), k = block_descriptor(s.tile[b]),
@@ -247,51 +183,6 @@ __device__ __forceinline__ void tile_scores(const Shared& s, int b, int third, f
   }
   wgmma_commit();
   wgmma_wait<0>();
-}
-
-// Weights of a tile's first `count` latents: words[j][i] of rows g + 8 j and latents 8 i + 2 t, + 1.
-__device__ __forceinline__ void tile_weights(float (&score)[32], const float* factors, int count,
-                                             uint32_t (&words)[2][8], Stat (&stat)[2]) {
-  if (count < kTile) {
-    const int first = 2 * (threadIdx.x % 4);
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      if (i / 4 * 8 + first + i % 2 >= count) score[i] = -INFINITY;
-    }
-  }
-  float largest[2] = {-INFINITY, -INFINITY}, factor[2], offset[2], total[2] = {0, 0};
-#pragma unroll
-  for (int i = 0; i < 32; ++i) largest[i / 2 % 2] = fmaxf(largest[i / 2 % 2], score[i]);
-#pragma unroll
-  for (int lanes = 1; lanes <= 2; lanes *= 2) {
-#pragma unroll
-    for (float& x : largest) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, lanes));
-  }
-#pragma unroll
-  for (int j = 0; j < 2; ++j) {
-    factor[j] = factors[own_row() + 8 * j];
-    const float maximum = fminf(fmaxf(ceilf(largest[j] * factor[j]), -0x1p20f), 0x1p20f);
-    stat[j].maximum = __float2int_rn(maximum);
-    offset[j] = kWeightBits - maximum;
-  }
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const float* two = score + 4 * i + 2 * j;
-      words[j][i] = pack_f16(exp2_fast(fmaf(two[0], factor[j], offset[j])),
-                             exp2_fast(fmaf(two[1], factor[j], offset[j])));
-      const Pair rounded = unpack_f16(words[j][i]);  // what is summed is what was rounded
-      total[j] += rounded.x + rounded.y;
-    }
-  }
-#pragma unroll
-  for (int lanes = 1; lanes <= 2; lanes *= 2) {
-#pragma unroll
-    for (float& x : total) x += __shfl_xor_sync(kAllLanes, x, lanes);
-  }
-#pragma unroll
-  for (int j = 0; j < 2; ++j) stat[j].total = total[j];
 }
 
 // One warpgroup: scores, then weights in the place of the RoPE parts.
@@ -416,7 +307,7 @@ __device__ __forceinline__ void attend_tiles(const TilesArgs& args) {
   __syncthreads();
   if (kWhole && group < kScorer) {
     more_registers<160>();  // all together 4 * 128
-    load_queries(a, s, r, first_head, static_cast<int>(threadIdx.x) / 4);
+    load_queries(a, s.queries, s.factor, r, first_head, static_cast<int>(threadIdx.x) / 4);
     fence_for_wgmma();
     warp_arrive(&s.queried);
     float mix[2][64];
@@ -446,7 +337,7 @@ __device__ __forceinline__ void attend_tiles(const TilesArgs& args) {
       warp_arrive(&s.totalled);
     } else {
       for (int i = 0; i < 2; ++i) {
-        load_queries(a, s, r, first_head, static_cast<int>(threadIdx.x) / 4 + 32 * i);
+        load_queries(a, s.queries, s.factor, r, first_head, static_cast<int>(threadIdx.x) / 4 + 32 * i);
       }
       fence_for_wgmma();
       named_barrier(1, kGroup);

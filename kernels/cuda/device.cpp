@@ -319,6 +319,10 @@ Layout::Layout(const DeviceOptions& o) {
   unbiased = 4 * g.vocab_size;
   if (g.has_indexer()) {
     scores = tile.select * score_row;
+    // After selection its scores' memory is attention's: room for the longest sequence's expanded latents.
+    if (mma && g.num_heads > 32 && tile.rows >= kLeastExpandingRows) {
+      scores = std::max(scores, int64_t{page_stride} * kPageTokens * kExpandedRowBytes);
+    }
     top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
   }
   q_abs = tile.attend * q_abs_row;
@@ -371,6 +375,7 @@ CudaDevice::CudaDevice(const DeviceOptions& o)
   tile = layout.tile;
   wgmma = runtime->shared_limit() > kPortableShared && wgmma_works();
   host_position.resize(static_cast<size_t>(o.batch_rows));
+  host_sequence.resize(static_cast<size_t>(o.batch_rows));
   recorded.reserve(kMostGraphs);
   seen.reserve(kMostSeen);
   ffn_table_index.reserve(2 * static_cast<size_t>(kv.layers) + 2);

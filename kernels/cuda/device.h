@@ -66,7 +66,7 @@ struct Layout {
   int64_t wide = 0;                  // [tile.rows, widest of: index_q, 2 D, splits of the router's experts]
   int64_t allowed = 0;               // [V] bits
   int64_t biases = 0, unbiased = 0;  // [V] TokenBias, pinned as well; [V] f32
-  int64_t scores = 0;
+  int64_t scores = 0;                // of selection; then a sequence's expanded latents (attend)
   int64_t q_abs = 0, mixed = 0, mixed_codes = 0, partial = 0;
   int64_t top_k = 0;
   int64_t pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0, arrived = 0;
@@ -154,12 +154,17 @@ struct CudaDevice {
     int64_t last_used;
   };
   std::vector<int32_t> host_position;  // [batch_rows]
+  std::vector<int32_t> host_sequence;  // [batch_rows], as on the device: one number for each run of rows
   StepKind step_kind;
   using Clock = std::chrono::steady_clock;
   Clock::time_point step_enqueued;  // when the host had handed over all of it
   int32_t rows_together = 1;        // rows of a sequence in the step, on average
   int32_t page_stride = 0;          // of the step's table of pages: as long as its rows need
   int32_t recorded_longest = 0;     // positions that the launches of a recorded step allow for; else 0
+  // For attention: rows that a sequence needs to have its latents expanded (tests lower it), and how often
+  // that was done.
+  int32_t expanding_rows = kLeastExpandingRows;
+  int64_t expanded_runs = 0;
   bool recording = false;
   Graph graph = nullptr;  // of the step, once there is one
   bool met[2] = {};       // whether a pass without and with the MTP layer has been enqueued

@@ -368,6 +368,10 @@ struct AttendRowsArgs {
   float* mixed;                            // out [R, heads, padded(rank)]: softmax-weighted latents, packed
   int64_t shared_limit = kPortableShared;  // shared memory that a block can have
   bool f16_latents = true;                 // none is larger than kAttendLargestLatent
+  // attend_wgmma, for speed: the positions of the one sequence that all rows are of as launch_expand writes
+  // them, or null.
+  const unsigned char* expanded = nullptr;
+  uint16_t* codes = nullptr;  // attend_wgmma: out [R, heads, rank], bf16, instead of `mixed`, if there is
 };
 void launch_attend(const AttendRowsArgs&, Stream);
 // Of `most` rows, as many as keep all processors of a Hopper GPU busy to the end.
@@ -385,7 +389,22 @@ inline bool attend_wgmma(const AttendRowsArgs& a) {
   return a.selected && a.topk <= kAttendMmaFold && a.heads > 32 && a.shared_limit >= kAttendWgmmaShared &&
          a.f16_latents;
 }
+bool takes_attend_wgmma(const AttendRowsArgs&);  // .. and where Hopper's instructions run
 void launch_attend_wgmma(const AttendRowsArgs&, Stream);
+// The same for rows that see so much of one sequence that it pays to bring its latents to f16 beforehand,
+// attend_expanded.cu: the same bits, as codes.
+inline constexpr int64_t kExpandedRowBytes = 2 * (512 + 64);  // latent as f16, RoPE part as bf16
+struct ExpandArgs {
+  int32_t positions;     // of the sequence, from the first on
+  const int32_t* pages;  // of the sequence
+  CacheView cache;
+  unsigned char* expanded;  // out [positions, kExpandedRowBytes]
+};
+void launch_expand(const ExpandArgs&, Stream);
+// It pays for this many rows at least, which select each position kExpandedUses times on average.
+inline constexpr int32_t kLeastExpandingRows = 128;
+inline constexpr int64_t kExpandedUses = 4;
+void launch_attend_expanded(const AttendRowsArgs&, Stream);
 int64_t attend_shared_bytes(int64_t rank, int64_t rope);
 
 // ------------------------------------------------------------------------------------- route.cu

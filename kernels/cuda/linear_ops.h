@@ -76,7 +76,9 @@ class PackedInput {
 // the codes of h in bf16, and of q_latent in e4m3, until they are through.
 bool index_beside(const CudaDevice& d, const AttentionWeights& w, int32_t rows);
 
-// heads[r] = W_v mixed[r] for every head, from attention's mixed latents: [rows, heads, padded(rank)].
+// heads[r] = W_v mixed[r] for every head, from attention's mixed latents: [rows, heads, padded(rank)]. mixed:
+// null, if d.mixed_codes has them as bf16; whether W_v can take that says values_take_codes.
+bool values_take_codes(const CudaDevice& d, const Weight* kv_b);
 void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads);
 
 }  // namespace dsv::cuda

@@ -5,6 +5,63 @@
 #include "kernels/cuda/linear_ops.h"
 
 namespace dsv::cuda {
+namespace {
+
+// Rows [first, first + count) of those.
+AttendRowsArgs part_of(AttendRowsArgs a, int64_t first, int32_t count) {
+  a.rows = count;
+  a.step.position += first;
+  a.step.sequence += first;
+  a.selected += first * a.topk;
+  a.n_selected += first;
+  a.q += first * a.heads * a.head_dim;
+  a.q_abs = static_cast<const uint16_t*>(a.q_abs) + first * a.heads * a.cache.rank;
+  a.mixed += first * a.heads * a.cache.rank;
+  if (a.codes) a.codes += first * a.heads * a.cache.rank;
+  return a;
+}
+
+// A tile of an op's rows whose selected positions a block each goes through, on Hopper. Rows that see much of
+// one sequence have its latents expanded once, into what selection has its scores in: *expanded is the
+// sequence whose latents are there. A row's bits are the same either way.
+void attend_whole(CudaDevice& d, const AttendRowsArgs& tile, RowRange op, int32_t first, int32_t* expanded) {
+  const int32_t* const sequence = d.host_sequence.data();
+  const int32_t op_end = op.first + op.count, end = first + tile.rows;
+  int32_t plain = first;  // rows from here on have not been launched
+  const auto launch_plain = [&](int32_t until) {
+    if (plain < until) launch_attend(part_of(tile, plain - first, until - plain), d.stream());
+  };
+  for (int32_t begin = first; begin < end;) {
+    const auto last = std::find_if(sequence + begin, sequence + end,
+                                   [&](int32_t other) { return other != sequence[begin]; });
+    const auto run_end = static_cast<int32_t>(last - sequence);
+    int32_t op_begin = begin, op_last = run_end;  // of the run, in the op
+    while (op_begin > op.first && sequence[op_begin - 1] == sequence[begin]) --op_begin;
+    while (op_last < op_end && sequence[op_last] == sequence[begin]) ++op_last;
+    const int32_t rows = op_last - op_begin, positions = d.longest(op_begin, rows);
+    const int64_t selected = int64_t{rows} * std::min(tile.topk, positions);
+    if (rows >= d.expanding_rows && selected >= kExpandedUses * positions &&
+        positions * kExpandedRowBytes <= d.layout.scores) {
+      launch_plain(begin);
+      auto* const memory = reinterpret_cast<unsigned char*>(d.scores);
+      if (*expanded != sequence[begin]) {
+        *expanded = sequence[begin];
+        ++d.expanded_runs;
+        launch_expand({positions, tile.step.page_table + int64_t{*expanded} * tile.step.page_stride,
+                       tile.cache, memory},
+                      d.stream());
+      }
+      AttendRowsArgs run = part_of(tile, begin - first, run_end - begin);
+      run.expanded = memory;
+      launch_attend(run, d.stream());
+      plain = run_end;
+    }
+    begin = run_end;
+  }
+  launch_plain(end);
+}
+
+}  // namespace
 
 void cache_append(Device* device, const CacheAppendArgs& args) {
   CudaDevice& d = cuda_device(device);
@@ -57,6 +114,7 @@ void attend(Device* handle, const AttendArgs& args) {
   const int32_t most = args.selected ? g.index_topk : d.longest(args.rows.first, args.rows.count);
   const bool mma = attend_mma(d.official(), rank, g.qk_rope_head_dim), whole = mma && most <= kAttendMmaFold;
   const int32_t at_once = whole ? attend_even_rows(g.num_heads, d.tile.attend) : d.tile.split;
+  int32_t expanded = -1;
   for_tiles(args.rows, at_once, [&](int32_t first, int32_t count) {
     AttendRowsArgs rows{};
     rows.rows = count;
@@ -86,8 +144,17 @@ void attend(Device* handle, const AttendArgs& args) {
                    d.official(), mma, d.q_abs},
                   d.stream());
     d.join();
-    launch_attend(rows, d.stream());
-    apply_values(d, args.weights->kv_b, count, d.mixed, d.row_of(Act::heads, args.heads, first));
+    const bool wgmma = whole && takes_attend_wgmma(rows);
+    if (wgmma && count > kValuesFewRows && values_take_codes(d, args.weights->kv_b)) {
+      rows.codes = reinterpret_cast<uint16_t*>(d.mixed_codes);
+    }
+    if (rows.codes && rows.splits == 1 && !d.recording) {
+      attend_whole(d, rows, args.rows, first, &expanded);
+    } else {
+      launch_attend(rows, d.stream());
+    }
+    apply_values(d, args.weights->kv_b, count, rows.codes ? nullptr : d.mixed,
+                 d.row_of(Act::heads, args.heads, first));
   });
 }
 

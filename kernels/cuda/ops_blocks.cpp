@@ -137,29 +137,37 @@ PackedPair PackedInput::pair(bool fp8, bool other) {
   return {fp8 ? packed({Rounding::e4m3, false}) : nullptr, other ? packed({Rounding::bf16, false}) : nullptr};
 }
 
+bool values_take_codes(const CudaDevice& d, const Weight* kv_b) {
+  const Geometry& g = d.geometry;
+  const Dtype dtype = cuda_weight(kv_b).view.dtype;
+  return d.official() && g.kv_lora_rank % 128 == 0 && (g.qk_nope_head_dim + g.v_head_dim) % 128 == 0 &&
+         g.qk_nope_head_dim % 128 == 0 && (dtype == Dtype::f8_e4m3 || dtype == Dtype::bf16);
+}
+
 void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads) {
   const Geometry& g = d.geometry;
   const WeightView& w = cuda_weight(kv_b).view;
   const int64_t rank = g.kv_lora_rank, width = padded(rank), v = g.v_head_dim, v_dim = g.num_heads * v;
   const int64_t per_head = g.qk_nope_head_dim + v, first = g.qk_nope_head_dim, cols = g.num_heads * rank;
-  const bool whole = rank % 128 == 0 && per_head % 128 == 0 && first % 128 == 0;
-  if (!d.official() || !whole || (w.dtype != Dtype::f8_e4m3 && w.dtype != Dtype::bf16)) {
+  if (!values_take_codes(d, kv_b)) {
     return launch_linear({rows, w, mixed, g.num_heads * width, heads, v_dim, v, 1, d.official(), g.num_heads,
                           per_head, first, v, width},
                          d.stream());
   }
-  ValuesArgs few = {rows,    g.num_heads,   tensor_splits(v_dim, w.pitch), w, per_head, first, mixed, heads,
-                    nullptr, g.ue8m0_scales};
-  if (takes_values(few, v)) {
-    InputForm form;
-    if (d.wanted[static_cast<int>(CudaDevice::Normed::heads)][0]) {
-      form = {Rounding::e4m3, true};
-      few.codes = reinterpret_cast<unsigned char*>(d.packed[0]);
+  if (mixed) {  // else attention has packed what it gave
+    ValuesArgs few = {rows,    g.num_heads,   tensor_splits(v_dim, w.pitch), w, per_head, first, mixed, heads,
+                      nullptr, g.ue8m0_scales};
+    if (takes_values(few, v)) {
+      InputForm form;
+      if (d.wanted[static_cast<int>(CudaDevice::Normed::heads)][0]) {
+        form = {Rounding::e4m3, true};
+        few.codes = reinterpret_cast<unsigned char*>(d.packed[0]);
+      }
+      d.normed[0] = {CudaDevice::Normed::heads, heads, rows, form};
+      return launch_values(few, d.stream());
     }
-    d.normed[0] = {CudaDevice::Normed::heads, heads, rows, form};
-    return launch_values(few, d.stream());
+    launch_pack_codes({rows, cols, mixed, cols, Rounding::bf16, false, d.mixed_codes}, d.stream());
   }
-  launch_pack_codes({rows, cols, mixed, cols, Rounding::bf16, false, d.mixed_codes}, d.stream());
   TensorArgs args = linear_args(w, packed_rows(d.mixed_codes, rows, cols, Rounding::bf16), rows);
   args.tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, v);
   args.tile_bound = (rows + args.tile_rows - 1) / args.tile_rows;

@@ -57,6 +57,7 @@ void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
     std::copy_n(args.page_table + int64_t{args.sequence[first]} * args.page_stride, used, pages);
     std::fill(pages + used, pages + d.page_stride, 0);
     pages += d.page_stride;
+    std::fill(d.host_sequence.begin() + first, d.host_sequence.begin() + r, runs);
     std::fill(in + at.sequence + first, in + at.sequence + r, runs++);
     first = r;
   }

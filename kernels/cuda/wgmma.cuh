@@ -73,6 +73,11 @@ __device__ __forceinline__ void copy_async_word(void* shared, const void* global
                : "memory");
 }
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// One arrival of this thread once its copies so far are there; it does not wait.
+__device__ __forceinline__ void copies_arrive(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
 template <int kPending>
 __device__ __forceinline__ void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
@@ -131,6 +136,16 @@ __device__ __forceinline__ void wgmma_shared(float (&d)[32], uint32_t a, uint32_
   }
 }
 
+// d += a b in f16: a from registers, as of mma.sync, and b from shared memory, K-major, 64 x 64 x 16.
+__device__ __forceinline__ void wgmma_registers(float (&d)[32], const uint32_t (&a)[4], uint32_t b) {
+  asm volatile(
+      "{ .reg .pred p; .reg .b64 b; setp.ne.b32 p, %38, 0; mov.b64 b, {%36, %37};\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" DSV_D32
+      "}, {%32, %33, %34, %35}, b, p, 1, 1, 0; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"(kDescriptorHigh), "r"(1));
+}
+
 // d += a b in f16: both from shared memory, b transposed (wide_descriptor), 64 x 2 kValues x 16.
 template <int kValues>
 __device__ __forceinline__ void wgmma_transposed(float (&d)[kValues], uint32_t a, uint32_t b) {
@@ -157,6 +172,12 @@ __device__ __forceinline__ void wgmma_transposed(float (&d)[kValues], uint32_t a
         : DSV_F8(d, 0), DSV_F8(d, 8)
         : "r"(a), "r"(b), "n"(kDescriptorHigh), "r"(1));
   }
+}
+
+// After a wait for a product of several: its sums are read here and not before.
+__device__ __forceinline__ void keep(float (&d)[32]) {
+#pragma unroll
+  for (float& x : d) asm volatile("" : "+f"(x)::"memory");
 }
 
 // 2^x to 2 ulp, without subnormal results.

@@ -12,6 +12,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/formats.h"
+#include "tests/kernels/world.h"
 
 namespace dsv::cuda {
 namespace {
@@ -65,8 +66,10 @@ struct Case {
     }
   }
 
-  // Rows [first, first + count) in one launch.
-  std::vector<float> run(int32_t splits, int32_t first, int32_t count) {
+  // Rows [first, first + count) in one launch; on Hopper the result may be codes, and that of many rows comes
+  // from latents that a launch has expanded.
+  enum class Form { values, codes, expanded };
+  std::vector<float> run(int32_t splits, int32_t first, int32_t count, Form form = Form::values) {
     AttendRowsArgs a{};
     a.rows = count;
     a.heads = heads;
@@ -96,7 +99,16 @@ struct Case {
     std::vector<float> mixed(static_cast<size_t>(count * heads * kRank), NAN);
     a.mixed = mixed.data();
     a.shared_limit = emulation::shared_limit;
+    std::vector<uint16_t> codes(form == Form::values ? 0 : mixed.size(), 0xFFFF);
+    if (form != Form::values) a.codes = codes.data();
+    std::vector<unsigned char> expanded(
+        form == Form::expanded ? static_cast<size_t>(context * kExpandedRowBytes) : 0, 0xFF);
+    if (form == Form::expanded) {
+      launch_expand({context, pages.data(), a.cache, expanded.data()}, nullptr);
+      a.expanded = expanded.data();
+    }
     launch_attend(a, nullptr);
+    for (size_t i = 0; i < codes.size(); ++i) mixed[i] = bf16_to_float(codes[i]);
     return mixed;
   }
 
@@ -172,7 +184,7 @@ void check(Case c) {
   if (most <= kAttendMmaFold) same_rows(c.run(1, 0, c.rows), split, 0);
 }
 
-// Hopper's kernels: split, whole, and a row alone.
+// Hopper's kernels: split, whole, from expanded latents, and a row alone.
 void check_wgmma(Case c) {
   emulation::hopper = true;
   emulation::shared_limit = 227 * 1024;
@@ -183,8 +195,12 @@ void check_wgmma(Case c) {
       c.expect(r, h, split.data() + (r * c.heads + h) * kRank);
   }
   same_rows(c.run(1, 0, c.rows), split, 0);
+  same_rows(c.run(1, 0, c.rows, Case::Form::codes), split, 0);
+  same_rows(c.run(1, 0, c.rows, Case::Form::expanded), split, 0);
   set_descending(true);
   same_rows(c.run(1, 0, c.rows), split, 0);
+  same_rows(c.run(splits, 0, c.rows, Case::Form::codes), split, 0);
+  same_rows(c.run(1, 0, c.rows, Case::Form::expanded), split, 0);
   same_rows(c.run(splits, c.rows - 1, 1), split, static_cast<size_t>((c.rows - 1) * c.heads) * kRank);
   set_descending(false);
   emulation::shared_limit = kPortableShared;
@@ -204,6 +220,45 @@ TEST(CudaAttend, HopperSomeTiles) { check_wgmma({2, 70, 333, 900, {333, 65}}); }
 TEST(CudaAttend, HopperFiveRows) { check_wgmma({5, 40, 200, 300, {200, 1, 129}}); }
 TEST(CudaAttend, HopperTenRows) { check_wgmma({10, 33, 66, 300, {66, 5, 64}}); }
 TEST(CudaAttend, HopperManyRows) { check_wgmma({17, 33, 66, 300, {66, 3, 64}}); }
+
+// Blocks that go on to the next row have one tile of each.
+TEST(CudaAttend, HopperRowsOfOneTile) { check_wgmma({23, 33, 64, 300, {64, 3, 1, 17, 64, 30}}); }
+
+// Through the op: of a batch's rows those of a sequence that has enough of them come from expanded latents,
+// the others do not, and no bit tells.
+TEST(CudaAttend, HopperExpandsASequence) {
+  Geometry g;
+  g.vocab_size = 90;
+  g.hidden_size = 256;
+  g.num_layers = 2;
+  g.num_heads = 160;  // three blocks of heads: 17 rows are enough not to be split
+  g.q_lora_rank = 192;
+  g.kv_lora_rank = 512;
+  g.qk_nope_head_dim = g.v_head_dim = 128;
+  g.qk_rope_head_dim = 64;
+  g.intermediate_size = 256;
+  g.index_n_heads = 16;
+  g.index_head_dim = 128;
+  g.index_topk = 64;
+  g.softmax_scale = 1 / std::sqrt(static_cast<double>(g.qk_head_dim()));
+  for (int i = 0; i < 32; ++i) g.inv_freq.push_back(std::pow(10000.0, -i / 32.0));
+  const test::World world({"a prompt", g, Precision::official, Dtype::f8_e4m3, 130, 1, 1, false});
+  emulation::hopper = true;
+  test::Rig rig(world, cuda_ops(), "descending", 1);
+  CudaDevice& d = cuda_device(rig.device());
+  test::RowSet rows = world.all();
+  rows.ranges = {{62, 17}};  // 3 rows of a sequence and 14 of the next
+  std::vector<float> heads[2];
+  for (const bool expand : {false, true}) {
+    d.expanding_rows = expand ? 10 : 1000;
+    d.expanded_runs = 0;
+    heads[expand] = rig.run(test::Rig::Op::attend, rows).act.at(Act::heads);
+    EXPECT_EQ(d.expanded_runs, expand ? 1 : 0);
+  }
+  emulation::hopper = false;
+  const auto width = static_cast<size_t>(g.num_heads * g.v_head_dim);
+  ASSERT_EQ(std::memcmp(heads[0].data() + 62 * width, heads[1].data() + 62 * width, 4 * 17 * width), 0);
+}
 
 TEST(CudaAttend, QueriesOfAnySize) {
   Case c(3, 4, 64, 100, {64});

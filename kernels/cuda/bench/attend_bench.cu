@@ -324,6 +324,34 @@ void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads
   std::printf("  %-48s error %.3f, mma %.3f of the limit\n", name.c_str(), errors[0], errors[1]);
 }
 
+// Rows of one sequence from its expanded latents and from its cache, as codes and as values: the same bits.
+void check_expanded(const Memory<unsigned char>& cache, int32_t rows, int32_t heads, int32_t context,
+                    const std::vector<int32_t>& n) {
+  Batch b(cache, rows, heads, 2048, context, 1, n, false);
+  Memory<unsigned char> expanded(context * kExpandedRowBytes);
+  AttendRowsArgs args = b.args(1);
+  if (!takes_attend_wgmma(args)) return;
+  launch_attend(args, nullptr);
+  finish("attend");
+  const auto want = b.mixed.host();
+  Memory<uint16_t> codes(b.mixed.size());
+  args.codes = codes.get();
+  const auto run = [&](const std::string& what) {
+    const std::string name = std::to_string(heads) + " heads, " + std::to_string(rows) + " rows, " + what;
+    check(cudaMemset(codes.get(), 0xFF, static_cast<size_t>(codes.size()) * 2), "cudaMemset");
+    launch_attend(args, nullptr);
+    finish(name.c_str());
+    size_t differ = 0;
+    const auto got = codes.host();
+    for (size_t i = 0; i < got.size(); ++i) differ += bits_of(bf16_to_float(got[i])) != bits_of(want[i]);
+    report(differ == 0, name + ": " + std::to_string(differ) + " differ in bits");
+  };
+  run("codes");
+  launch_expand({context, args.step.page_table, args.cache, expanded.get()}, nullptr);
+  args.expanded = expanded.get();
+  run("expanded");
+}
+
 __global__ void absorb_reference(AbsorbArgs a, float* out) {
   const int j = threadIdx.x;
   const int64_t h = blockIdx.x, r = blockIdx.y;
@@ -404,6 +432,10 @@ void run_checks() {
     check_batch(cache, 3, heads, 2048, 130, {1}, true);
   }
   check_batch(cache, 5, 20, 300, 4000, {300, 299, 5});
+  for (const int32_t heads : {33, 64, 100, 128}) {
+    check_expanded(cache, 5, heads, 4000, {2048});
+    check_expanded(cache, 190, heads, 3999, {130, 2048, 1, 2047, 64, 700, 1985, 65, 128, 129});
+  }
   for (const bool fp8 : {true, false}) {
     for (const int32_t rows : {1, 7, 17, 130}) check_absorb(rows, rows == 7 ? 4 : 128, fp8);
   }
@@ -479,17 +511,27 @@ void run_times() {
   std::printf("%-44s %9s %9s %9s %7s %7s %9s\n", "sparse MLA, topk 2048", "us", "mma floor", "byte floor",
               "share", "peer", "TFLOP/s");
   const auto attend = [&](const char* name, int32_t sequences, int32_t rows, int32_t heads, int32_t context,
-                          int32_t splits, double peer, int64_t shared_limit = own_shared()) {
+                          int32_t splits, double peer, int64_t shared_limit = own_shared(),
+                          bool expand = false) {
     Batch b(cache, rows, heads, kTopk, context, sequences, {kTopk}, splits > 1);
-    const AttendRowsArgs args = b.args(splits, false, shared_limit);
-    const double us = timer.time([&] { launch_attend(args, nullptr); }, rows > 1000 ? 7 : 25);
+    AttendRowsArgs args = b.args(splits, false, shared_limit);
+    Memory<unsigned char> expanded(expand ? context * kExpandedRowBytes : 1);
+    Memory<uint16_t> codes(expand ? b.mixed.size() : 1);
+    if (expand) args.expanded = expanded.get(), args.codes = codes.get();
+    const auto work = [&] {
+      if (expand) launch_expand({context, args.step.page_table, args.cache, expanded.get()}, nullptr);
+      launch_attend(args, nullptr);
+    };
+    const double us = timer.time(work, rows > 1000 ? 7 : 25);
     const double flop = 2.0 * rows * heads * kTopk * (kRank + kRope + kRank);
     const double floor = flop / 800e6;
     const double touched =
         static_cast<double>(std::min<int64_t>(int64_t{rows} * kTopk, int64_t{sequences} * context)) *
         kAttendMmaRowBytes;
     const double bytes = touched / copy * 1e-6;
-    const std::string label = std::string(name) + (splits > 1 ? ", split" : ", whole");
+    const std::string label = std::string(name) + (splits > 1 ? ", split"
+                                                   : expand   ? ", expanded"
+                                                              : ", whole");
     std::printf("%-44s %9.1f %9.1f %9.1f %6.0f%% %7.1f %9.0f\n", label.c_str(), us, floor, bytes,
                 100 * std::max(floor, bytes) / us, peer, flop / us * 1e-6);
     bench::record(label.c_str(), rows, us, std::max(floor, bytes));
@@ -509,10 +551,16 @@ void run_times() {
   attend("b=128 s_q=2, 64 heads, 32K", 128, 256, 64, 32768, 1, 241);
   for (const int32_t splits : {kMostSplits, 1}) attend("b=1, 4 heads, 32K", 1, 1, 4, 32768, splits, 0);
   attend("b=64, 4 heads, 32K", 64, 64, 4, 32768, 1, 0);
-  attend("prefill s_q 512, s_kv 32K, 128 heads", 1, 512, 128, 32768, 1, 482);
-  attend("prefill s_q 4096, s_kv 8K, 128 heads", 1, 4096, 128, 8192, 1, 3760);
-  attend("prefill s_q 4096, s_kv 32K, 128 heads", 1, 4096, 128, 32768, 1, 4045);
-  attend("prefill s_q 4096, s_kv 128K, 128 heads", 1, 4096, 128, 131072, 1, 4467);
+  for (const bool expand : {false, true}) {
+    if (expand && own_shared() < kAttendWgmmaShared) break;
+    const auto prefill = [&](const char* name, int32_t rows, int32_t context, double peer) {
+      attend(name, 1, rows, 128, context, 1, peer, own_shared(), expand);
+    };
+    prefill("prefill s_q 512, s_kv 32K, 128 heads", 512, 32768, 482);
+    prefill("prefill s_q 4096, s_kv 8K, 128 heads", 4096, 8192, 3760);
+    prefill("prefill s_q 4096, s_kv 32K, 128 heads", 4096, 32768, 4045);
+    prefill("prefill s_q 4096, s_kv 128K, 128 heads", 4096, 131072, 4467);
+  }
 
   std::printf("\n%-44s %9s %9s %9s %7s\n", "absorb, 128 heads, FP8", "us", "mma floor", "byte floor",
               "share");

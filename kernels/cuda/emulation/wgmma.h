@@ -3,6 +3,7 @@
 // k ascending. Memory fences do nothing.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -78,13 +79,15 @@ inline void barrier_init(uint64_t* barrier, int count) {
   emulation::barrier_of(barrier) = {static_cast<int16_t>(count), static_cast<int16_t>(count), 0};
 }
 inline void fence_barriers() {}
-inline void warp_arrive(uint64_t* barrier) {
-  __syncwarp();
-  if (threadIdx.x % kWarp != 0) return;
+inline void thread_arrive(uint64_t* barrier) {
   emulation::Barrier& b = emulation::barrier_of(barrier);
   if (--b.missing > 0) return;
   b.missing = b.expected;
   ++b.phase;
+}
+inline void warp_arrive(uint64_t* barrier) {
+  __syncwarp();
+  if (threadIdx.x % kWarp == 0) thread_arrive(barrier);
 }
 inline void barrier_wait(uint64_t* barrier, int parity) {
   emulation::wait_until([&] { return (emulation::barrier_of(barrier).phase & 1) != parity; });
@@ -94,6 +97,7 @@ inline void fence_for_wgmma() {}
 inline void copy_async(void* shared, const void* global) { std::memcpy(shared, global, 16); }
 inline void copy_async_word(void* shared, const void* global) { std::memcpy(shared, global, 4); }
 inline void copies_commit() {}
+inline void copies_arrive(uint64_t* barrier) { thread_arrive(barrier); }
 template <int kPending>
 void copies_wait() {}
 inline float exp2_fast(float x) { return exp2f(x); }
@@ -132,6 +136,29 @@ void wgmma_shared(float (&d)[32], uint32_t a, uint32_t b, int add) {
     }
   });
 }
+// A from registers, f16: value k of row r, of what the warp's lanes bring.
+using Fragments = std::array<uint32_t, 4 * kWarp>;
+inline Fragments all_fragments(const uint32_t (&a)[4]) {
+  Fragments all;
+  for (size_t i = 0; i < 4; ++i) {
+    std::memcpy(all.data() + i * kWarp, emulation::exchange(kAllLanes, a[i]), 4 * kWarp);
+  }
+  return all;
+}
+inline float fragment_value(const Fragments& all, unsigned row, unsigned k) {
+  const uint32_t word = all[(row % 16 / 8 + k / 8 * 2) * kWarp + row % 8 * 4 + k % 8 / 2];
+  return f16_to_float(static_cast<uint16_t>(word >> 16 * (k % 2)));
+}
+inline void wgmma_registers(float (&d)[32], const uint32_t (&a)[4], uint32_t b) {
+  emulation::issue(d, 32, true, [all = all_fragments(a), b](float* to) {
+    for (int i = 0; i < 32; ++i) {
+      for (unsigned k = 0; k < 16; ++k) {
+        to[i] += fragment_value(all, accumulator_row(i), k) *
+                 f16_to_float(emulation::swizzled_value(b, accumulator_column(i), k));
+      }
+    }
+  });
+}
 // A K-major, and B whose rows are the k, in blocks of 64 columns.
 template <int kValues>
 void wgmma_transposed(float (&d)[kValues], uint32_t a, uint32_t b) {
@@ -145,5 +172,7 @@ void wgmma_transposed(float (&d)[kValues], uint32_t a, uint32_t b) {
     }
   });
 }
+
+inline void keep(float (&)[32]) {}
 
 }  // namespace dsv::cuda
