@@ -562,11 +562,12 @@ namespace dsv {
 const OpTable& cuda_ops() {
   using namespace cuda;
   static constexpr OpTable table = {
-      "cuda",   open,     cuda::close, target,       plan_scratch, plan_weight_copy, load_weight,
-      buffer,   store,    fetch,       read_kv,      write_kv,     begin_step,       embed,
-      add_norm, attn_in,  attn_q,      cache_append, index_select, attend,           attn_out,
-      route,    experts,  ffn,         mtp_in,       logits,       sample,           token,
-      nullptr,  end_step, cuda::wait,  stamp,        between,      true,
+      "cuda",       open,   cuda::close, target,  plan_scratch, plan_weight_copy,
+      load_weight,  buffer, store,       fetch,   read_kv,      write_kv,
+      begin_step,   embed,  add_norm,    attn_in, attn_q,       cache_append,
+      index_select, attend, attn_out,    route,   experts,      ffn,
+      mtp_in,       logits, sample,      token,   nullptr,      end_step,
+      cuda::wait,   stamp,  between,     true,
   };
   return table;
 }

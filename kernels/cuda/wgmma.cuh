@@ -112,10 +112,10 @@ __device__ __forceinline__ uint32_t wide_descriptor(const void* block) {
 #define DSV_F64(d, i)                                                                      \
   DSV_F8(d, i), DSV_F8(d, i + 8), DSV_F8(d, i + 16), DSV_F8(d, i + 24), DSV_F8(d, i + 32), \
       DSV_F8(d, i + 40), DSV_F8(d, i + 48), DSV_F8(d, i + 56)
-#define DSV_D64                                                                                      \
-  DSV_D32                                                                                            \
-      ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, " \
-      "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define DSV_D64                                                                                  \
+  DSV_D32                                                                                        \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, " \
+  "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 // d = a b + (add ? d : 0): both from shared memory, K-major, 64 x 64 x 16.
 template <bool kBf16>
 __device__ __forceinline__ void wgmma_shared(float (&d)[32], uint32_t a, uint32_t b, int add) {
