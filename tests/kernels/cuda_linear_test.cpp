@@ -145,7 +145,8 @@ TEST(CudaLinear, LinearsOnHopperHaveTheSameBits) {
        {std::pair<int64_t, int64_t>{72, 200}, {130, 600}, {300, 1000}}) {
     const int64_t outputs = shape.first, cols = shape.second;
     const Matrix w(outputs, cols, 1);
-    for (const int32_t rows : {1, 65, 129}) {
+    for (const int32_t rows : {1, 65, 129, 400}) {
+      if (rows == 400 && outputs > 72) continue;  // that many for FP8 sums' other tile
       const std::vector<float> x = draw(rows * cols);
       const Packed plain(x, rows, cols), spread(x, rows, cols, PackedForm::spread),
           by_block(x, rows, cols, PackedForm::by_block);
