@@ -219,7 +219,7 @@ class Trainer:
         o, p, model = self.o, self.progress, self.model
         if name == "dense" and self.device == "cuda" and not fast.kernels:
             length //= 2
-        length = max(128, length // o.scale)
+        length = max(128, length // o.scale // 64 * 64)  # tiles of attention.py
         parts = max(micro, min(4, o.tokens // length))
         rows = max(1, o.tokens // length // parts)
         seed = o.seed * 1000 + 100 * index + p["slice"]
