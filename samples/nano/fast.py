@@ -1,5 +1,5 @@
 """Fast paths on a GPU, used only after they were compared with the plain way on the machine at hand (`check`): attention.py's
-kernels, and the embedding's gradient as a product, for the sorting of PyTorch's own takes as long as three layers."""
+kernels, and the embedding's gradient as a product, for PyTorch's own sorts: 4 of a dense step's 54 ms on an H200."""
 
 import torch
 
@@ -46,14 +46,21 @@ def check_attention():
             results.append([out.float(), kl, *torch.autograd.grad((out.float() * x).sum() + 100 * kl, used)])
         # bf16 rounds each product to 0.4%, and the last few of the selected change with it
         near &= all((a - b).norm() <= 0.08 * b.norm() for a, b in zip(*results))
-    return near
+    return bool(near)
+
+
+def check_embedding(device="cuda"):
+    table = torch.randn(300, 64, device=device, requires_grad=True)
+    ids, g = torch.randint(0, 300, (4, 500), device=device), torch.randn(4, 500, 64, device=device)
+    plain, fast = (torch.autograd.grad((rows * g).sum(), table)[0] for rows in (table[ids], Embedding.apply(table, ids)))
+    return bool((plain - fast).norm() < 0.01 * plain.norm())  # bf16 rounds to 0.4%
 
 
 def check():
     """Switches on what works here, and says so."""
     global kernels
     try:
-        kernels = check_attention()
+        kernels = check_attention() and check_embedding()
         verdict = "used" if kernels else "wrong results here, not used"
     except Exception as error:  # no Triton, another GPU: the plain way always works
         verdict = f"not available here ({str(error).splitlines()[0][:120]})"

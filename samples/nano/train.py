@@ -186,7 +186,7 @@ class Trainer:
         return out, load
 
     def replay(self, name, batch, mtp_weight):
-        """step as one CUDA graph: to launch its 1,500 kernels one by one takes Python longer than the GPU needs for them.
+        """step as one CUDA graph: to launch its some 2,000 kernels one by one takes Python longer than the GPU needs for them.
         Gradients stay where they are, and each replay writes them anew."""
         if self.graph is None:
             self.batch = [x.clone() for x in batch]
