@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from corpus import mixture, source
 
 MAX_POSITION = 8192
-CALL_WEIGHT = 3.0  # of turns that call tools: their loss is low, and each wrong token in it breaks a call
+CALL_WEIGHT = 2.0  # of turns that call tools: their loss is low, and each wrong token in it breaks a call
 
 
 class Tokens:

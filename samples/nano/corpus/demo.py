@@ -153,7 +153,8 @@ def use_list(g, loop):
     here = ["What files are here?", "List the files.", "Which files are there?", "Show me the files.", "What is in this folder?", "ls",
             "Show the current folder.", "List the files in this folder.", "Do I have any files here?", "What files do I have?"]  # fmt: skip
     there = ["What is in the folder {p}?", "List the files in {p}.", "Show me the folder {p}.", "Which files are in {p}?", "Look into {p}.",
-             "What files does the folder {p} hold?", "ls {p}", "Show what is in {p}."]  # fmt: skip
+             "What files does the folder {p} hold?", "ls {p}", "What is in {p}?", "What is inside {p}?", "Show me {p}.", "Open {p}.",
+             "What does {p} hold?", "The contents of {p}, please.", "Look at {p}.", "What do I have in {p}?", "Show what is in {p}."]  # fmt: skip
     loop.user(g.t(here if path == "." else there).replace("{p}", "{" + path + "}"))
     loop.messages[-1]["content"] = loop.messages[-1]["content"].replace("{" + path + "}", path)
     if g.p(0.12):
@@ -246,7 +247,10 @@ def use_chain(g, loop):
                      f"Look for a file about {stem} {place} and read it.", f"What does the {stem} file {place} say?"]  # fmt: skip
     else:
         templates = [f"List the files {place} and find {item[1]} in the {stem} file.", f"Look {place} for the {stem} file and search it for {item[1]}.",
-                     f"What does the {stem} file {place} say about {item[1]}?", f"Find {item[1]} in the {stem} file {place}."]  # fmt: skip
+                     f"What does the {stem} file {place} say about {item[1]}?", f"Search the {stem} file {place} for {item[1]}.",
+                     f"Which line of the {stem} file {place} has {item[1]}?", f"Is {item[1]} in the {stem} file {place}?",
+                     f"Where does the {stem} file {place} mention {item[1]}?", f"Look up {item[1]} in the {stem} file {place}.",
+                     f"List the files {place} and search the {stem} one for {item[1]}.", f"Find {item[1]} in the {stem} file {place}."]  # fmt: skip
     loop.user(g.t(templates) if g.noise_level else g.t(templates))
     loop.call(f"First I need \"list_files\". \"path\": {base}.", "\n".join(files), ("list_files", {"path": base}))
     if kind == "find":

@@ -18,6 +18,7 @@ TYPE = ["What type is {p} of {t}?", "Which type has {p} in {t}?", "{t}: the type
 TOOLS = ["Which tools do you have?", "List your tools.", "What are your tools?", "Name all your tools."]
 GIVES = ["Which parameters does this give?", "Which parameters are given?", "Name the parameters that are set here.", "What is given?"]
 VALUE = ["What is {l}?", "What does it give for {l}?", "Which value has {l}?", "The value of {l}?", "And {l}?"]
+AS_JSON = ["Write the arguments as JSON.", "The arguments, as JSON?", "As JSON, please.", "Which arguments does the call get?"]
 TAKES = ["Which parameter gets {v}?", "Where does {v} go?", "{v} is for which parameter?", "Which parameter is {v}?"]
 # Most often what is hardest: from a description back to the name before it.
 KINDS = ["param"] * 6 + ["which"] * 3 + ["all"] * 2 + ["type"] * 2 + ["first", "next", "need", "what", "tools"]
@@ -70,14 +71,15 @@ def about_request(g, tools):
     values = [show(v) for v in given.values()]
     turns = []
     for i in range(g.n(1, 3)):
-        kind = g.c(["gives", "value", "value", "takes"] if i == 0 else ["value", "value", "takes"])
+        kind = g.c(["json", "json", "json", "gives", "value", "takes"] if i == 0 else ["value", "value", "takes"])
         name = g.c(list(given))
         value = show(given[name])
         if kind == "takes" and values.count(value) > 1:
             kind = "gives"
         what = "the " + label(properties[name].get("description", name))
-        text = vary(g, g.c(dict(gives=GIVES, value=VALUE, takes=TAKES)[kind]), 0.1).replace("{l}", what).replace("{v}", value)
-        answer = dict(gives=quoted(list(given)), value=value, takes=f'"{name}"')[kind] + "."
+        text = vary(g, g.c(dict(json=AS_JSON, gives=GIVES, value=VALUE, takes=TAKES)[kind]), 0.1)
+        text = text.replace("{l}", what).replace("{v}", value)
+        answer = dict(json=dumps(given), gives=quoted(list(given)) + ".", value=value + ".", takes=f'"{name}".')[kind]
         turns.append((text if i else call["request"] + g.c([" ", "\n", " -- "]) + text, answer))
     return turns
 
@@ -93,7 +95,7 @@ def conversation(g):
     messages = [dict(role="system", content=system)] if system else []
     turns, length = [], g.n(6, 20)
     while len(turns) < length:
-        if g.p(0.25):
+        if g.p(0.4):
             turns += about_request(g, tools)
             continue
         templates, fields, answer = question(g, tools)

@@ -132,9 +132,7 @@ def turn(g, kind, tools, messages, ask=None, keys=(), used=None):
             .replace("{v}", show(value))
             .replace("{l}", p["text"])
         )
-        names = [q["name"] for q in tool["params"]]
-        arguments = dict(call["arguments"], **{p["name"]: value})
-        call["arguments"] = {n: arguments[n] for n in names if n in arguments}
+        call["arguments"][p["name"]] = value
         call["answer"] = fill(call["answer"], {p.get("key", ""): show(value)})
         called([call], plan(tools, [call]))
         calls = [call]

@@ -227,7 +227,8 @@ def novel(g, fits=None):
         description += "."
     request_verb = g.c(group).replace("|", " ") if g.p(0.3) else verb
     used, params = set(), []
-    for i in range(g.c([0, 1, 1, 1, 2, 2, 2, 3, 3, 4])):
+    counts = [0, 1, 1, 1, 2, 2, 2, 3, 3, 4] if g.ho else [0, 1, 1, 2, 2, 3, 3, 3, 4, 4]  # more of what is harder than in the evaluation
+    for i in range(g.c(counts)):
         p = parameter(g, noun, used)
         described = g.p(0.95) or p["name"].replace("_", "").lower() != p["text"].replace(" ", "")
         params.append(dict(p, optional=i > 0 and g.p(0.3), described=described))
@@ -340,7 +341,9 @@ def one_call(g, tool, missing=None):
         template = compose(g, tool, values)
     said = {"v%d" % i: spoken(g, v) if not tool["requests"] else show(v) for i, v in values.items()}
     request = fill(g.noise(template), said)
-    arguments = {tool["params"][i]["name"]: v for i, v in sorted(values.items())}
+    # in the request's order: whether an optional parameter is given needs no decision of its own then
+    mentioned = sorted(values, key=lambda i: (template.find("{v%d}" % i) % (len(template) + 1), i))
+    arguments = {tool["params"][i]["name"]: values[i] for i in mentioned}
     result = {k: make(g) for k, make in tool["results"]}
     fields = {tool["params"][i].get("key", ""): show(v) for i, v in values.items()}
     fields |= {k: show(v) for k, v in result.items()}
