@@ -24,7 +24,8 @@ struct Request {
 // Runs the requests at once, each step with this budget; returns what the sessions hold.
 std::vector<std::vector<int32_t>> generate(const OpTable& ops, int64_t budget_us, int32_t batch_rows,
                                            const std::vector<Request>& requests,
-                                           const std::function<void(int step)>& between = nullptr) {
+                                           const std::function<void(int step)>& between = nullptr,
+                                           int32_t tokens = 6) {
   const auto engine = std::make_shared<Engine>(ops, 1, nullptr, ops.wait ? "descending" : "");
   dsv_model_options options = exact_options();
   options.batch_rows = batch_rows;
@@ -37,7 +38,7 @@ std::vector<std::vector<int32_t>> generate(const OpTable& ops, int64_t budget_us
     for (const Request& request : requests) {
       sessions.push_back(std::make_shared<Session>(model, nullptr, nullptr));
       engine->attach(*sessions.back());
-      dsv_generate_options generate = token_options(6);
+      dsv_generate_options generate = token_options(tokens);
       generate.temperature = request.temperature;
       generate.top_p = request.top_p;
       generate.logprobs = request.logprobs;
@@ -138,6 +139,67 @@ TEST(Enqueued, AStepReturnsWhileTheDeviceWorks) {
   int steps = 0;
   generate(cuda_ops(), 0, 0, {{prompt(9), 0, -1, {}}}, [&](int) { ++steps; });
   EXPECT_GT(steps, 6 * 20);
+}
+
+// What a session held when its GPU was lost.
+std::vector<int32_t> held_when_lost(int64_t pieces, const std::vector<int32_t>& request, bool* lost) {
+  const auto engine = std::make_shared<Engine>(cuda_ops(), 1, nullptr, "descending");
+  const auto model = std::make_shared<Model>(engine, tiny_checkpoint(), check_model_options(exact_options()));
+  EXPECT_TRUE(model->wait(-1));
+  const auto session = std::make_shared<Session>(model, nullptr, nullptr);
+  std::vector<int32_t> held;
+  {
+    const Engine::Entry entry(*engine);
+    engine->attach(*session);
+    dsv_generate_options generate = token_options(6);
+    generate.temperature = 0;
+    session->complete(request, generate);
+    cuda::emulation::pieces_until_lost = pieces;
+    *lost = false;
+    for (int failures = 0; failures < 2;) {  // once lost it stays lost
+      try {
+        if (engine->step(kNoHurry) == 0) break;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.status(), DSV_ERROR_DEVICE_LOST) << error.what();
+        *lost = true;
+        ++failures;
+      }
+    }
+    cuda::emulation::pieces_until_lost = -1;
+    held.assign(session->held_tokens().begin(), session->held_tokens().end());
+    if (*lost) {  // a request that cannot go on can be given up, and a new one fails like it
+      session->cancel();
+      EXPECT_EQ(engine->step(kNoHurry), 0);
+      session->complete(request, generate);
+      EXPECT_THROW(engine->step(kNoHurry), Error);
+    }
+  }
+  session->close();
+  engine->bury(session);
+  return held;
+}
+
+// Wherever a GPU is lost, the tokens that a session holds are right, and another backend goes on from them to
+// the same end.
+TEST(Enqueued, ALostGpuLosesNoTokens) {
+  const std::vector<int32_t> request = prompt(9);
+  const std::vector<int32_t> expected = generate(cpu_ops(), kNoHurry, 0, {{request, 0, -1, {}}})[0];
+  bool lost = true;
+  int64_t pieces = 0;
+  for (; lost; pieces += pieces < 30 ? 1 : 23) {  // of some 690 in all
+    const std::vector<int32_t> held = held_when_lost(pieces, request, &lost);
+    ASSERT_LE(held.size(), expected.size());
+    EXPECT_TRUE(std::equal(held.begin(), held.end(), expected.begin())) << "lost after " << pieces;
+    if (!lost) {
+      EXPECT_EQ(held, expected);
+      break;
+    }
+    if (held.size() < request.size()) continue;  // the host has the prompt
+    const auto left = static_cast<int32_t>(expected.size() + 1 - held.size());
+    EXPECT_EQ(generate(cpu_ops(), kNoHurry, 0, {{held, 0, -1, {}}}, nullptr, left)[0], expected)
+        << "lost after " << pieces;
+  }
+  EXPECT_GT(pieces, 100);
 }
 
 }  // namespace

@@ -65,6 +65,9 @@ class Queue {
 };
 
 inline int64_t graph_runs = 0;  // by all runtimes
+// Pieces of work after which the GPU is lost: what is enqueued never runs, and all that can fail fails.
+// Counts down; below 0 it never is.
+inline int64_t pieces_until_lost = -1;
 
 // A TensorMap (kernels.h): a matrix and the boxes that are copied of it.
 struct EmulatedMap {

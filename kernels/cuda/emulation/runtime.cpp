@@ -37,7 +37,9 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
   const char* description() const override { return descending_ ? "descending" : "ascending"; }
   Stream stream() const override { return static_cast<Queue*>(const_cast<EmulatedRuntime*>(this)); }
   Stream side() const override { return static_cast<Queue*>(const_cast<Side*>(&side_)); }
-  void put(Work work) override { (recording_ ? *recording_ : queue_).push_back(std::move(work)); }
+  void put(Work work) override {
+    if (!lost_) (recording_ ? *recording_ : queue_).push_back(std::move(work));
+  }
 
   void reserve(int64_t bytes) override { reserved_ = bytes; }
   // Blocks lie apart, so that what leaves one is seen; but together they fit in what was reserved.
@@ -76,15 +78,18 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
   void copy_out(void* host, const void* device, int64_t bytes) override { copy(host, device, bytes); }
 
   void mark(Mark which) override {
+    not_lost();
     no_recording();
     marks_[which] = done_ + static_cast<int64_t>(queue_.size());
   }
   bool reached(Mark which) override {
+    not_lost();
     no_recording();
     if (done_ < marks_[which]) run_one();
     return done_ >= marks_[which];
   }
   void wait(Mark which) override {
+    not_lost();
     no_recording();
     while (done_ < marks_[which]) run_one();
   }
@@ -94,6 +99,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     return 1e-6 * static_cast<double>(marks_[kStepEnd] - marks_[kStepBegin]);
   }
   void synchronize() override {
+    not_lost();
     no_recording();
     while (!queue_.empty()) run_one();
   }
@@ -107,6 +113,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
   }
 
   void begin_recording() override {
+    not_lost();
     no_recording();
     recording_ = std::make_unique<std::deque<Work>>();
   }
@@ -137,6 +144,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     if (!side_.follows) die("nothing to exchange with");
   }
   void run(Graph graph) override {
+    not_lost();
     no_recording();
     const auto found = graphs_.find(graph);
     if (found == graphs_.end()) die("a graph runs that does not exist");
@@ -153,7 +161,16 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
   void no_recording() const {
     if (recording_) die("this cannot be recorded");
   }
+  void not_lost() const {
+    if (!lost_) return;
+    fail(DSV_ERROR_DEVICE_LOST, "the emulated GPU failed: what it held is lost");
+  }
   void run_one() {
+    if (emulation::pieces_until_lost >= 0 && emulation::pieces_until_lost-- == 0) {
+      lost_ = true;
+      queue_.clear();
+    }
+    not_lost();
     emulation::set_descending(descending_);
     emulation::shared_limit = shared_limit();
     const Work work = std::move(queue_.front());
@@ -162,6 +179,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     work();
   }
   void copy(void* to, const void* from, int64_t bytes) {
+    not_lost();
     check(to, bytes);
     check(from, bytes);
     put([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
@@ -186,6 +204,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     }
   } side_{this};
   const bool descending_;
+  bool lost_ = false;
   int64_t reserved_ = 0, taken_ = 0;
   std::deque<Work> queue_;
   int64_t done_ = 0, marks_[kMarks] = {};  // pieces of work
