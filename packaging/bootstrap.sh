@@ -207,8 +207,8 @@ gpu_test() {
     return
   fi
   if have_all "${packages[@]}" && command -v nvcc >/dev/null; then
-    build release dsv_cuda dsv_tool cuda_device_test cuda_attend_bench cuda_ceilings_bench cuda_index_bench \
-      cuda_linear_bench cuda_sample_bench
+    build release dsv_cuda dsv_tool cuda_device_test cuda_lost_test cuda_attend_bench cuda_ceilings_bench \
+      cuda_index_bench cuda_linear_bench cuda_sample_bench
   elif [[ -x $bin/cuda_device_test && -e build/release/lib/libdsv_cuda.so ]]; then
     say 'taking the build that was carried here'
   else
@@ -217,6 +217,7 @@ gpu_test() {
   export DSV_FIXTURES=$PWD/tests/model/fixtures
   gpu_step 'conformance and fixtures on the GPU' \
     on_gpu "$bin/cuda_device_test" --gtest_filter='Cases/*:*Cuda*'
+  gpu_step 'a GPU that fails' on_gpu "$bin/cuda_lost_test"
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
       gpu_step "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 1 "$bin/cuda_device_test" \
@@ -241,7 +242,9 @@ gpu_test() {
   done
   # 63 GB of weights.
   if (($(nvidia-smi --id=0 --query-gpu=memory.total --format=csv,noheader,nounits) > 76000)); then
-    gpu_step 'layers of the released size' "$bin/dsv" bench layers --backend cuda
+    for schedule in deterministic fast; do
+      gpu_step "layers of the released size, $schedule" "$bin/dsv" bench layers --backend cuda --schedule $schedule
+    done
   else
     skip 'dsv bench layers needs a GPU of 80 GB'
   fi
