@@ -158,6 +158,8 @@ __device__ __forceinline__ void mix_values(const AttendRowsArgs& a) {
   if (group < kBringers) return bring<kColumns>(a, s, result, tiles, column, group);
 
   wait_for_last();
+  // Not sooner: with W_v's blocks there beside the scores', a layer takes 16 us longer.
+  let_next_begin();
   fold_all(a, s, result, tiles);
   warp_arrive(&s.folded);
   barrier_wait(&s.folded, 0);
