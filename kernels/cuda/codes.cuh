@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/tensor.cuh"
 
 namespace dsv::cuda {
 
@@ -37,19 +38,25 @@ __device__ __forceinline__ void put_e4m3(const CodeRows& to, int64_t r, int64_t 
   float amax = 0;
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) amax = fmaxf(amax, fabsf(value[i]));
-  const float scale = e4m3_scale(warp_max(amax), power_of_two);
-  const float inverse = 1 / scale;  // exact if it is a power of two
+  // Not negative and not NaN, so it compares as its bits do.
+  amax = __uint_as_float(__reduce_max_sync(kAllLanes, __float_as_uint(amax)));
+  const float scale = e4m3_scale(amax, power_of_two);
   float scaled[kPerLane];
+  if (power_of_two) {
+    const float inverse = float_of((254u << 23) - bits_of(scale));  // 2^-e of 2^e
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) scaled[i] = power_of_two ? value[i] * inverse : value[i] / scale;
+    for (int i = 0; i < kPerLane; ++i) scaled[i] = value[i] * inverse;
+  } else {
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) scaled[i] = value[i] / scale;
+  }
   const uint32_t codes = four_e4m3(scaled);
   const bool spread = to.form == PackedForm::spread;
   const int64_t pitch = spread ? 2 * to.pitch : to.pitch, word = group * kWarp + lane;
   auto* const words = reinterpret_cast<uint32_t*>(to.out + r * pitch);
   if (spread) {
-    const auto half = [&](int i) { return e4m3_to_f16(codes >> 8 * i & 0xFF); };
     const int64_t at = spread_word(word);
-    words[at] = half(0) | half(1) << 16, words[at + 4] = half(2) | half(3) << 16;
+    e4m3x4_to_f16(codes, words[at], words[at + 4]);
   } else {
     words[word] = codes;
   }

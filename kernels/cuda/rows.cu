@@ -9,6 +9,7 @@ namespace dsv::cuda {
 namespace {
 
 constexpr int kThreads = 256, kMostThreads = 1024;
+constexpr int64_t kManyGroups = 16384;  // of 128 values
 
 __global__ void copy_words_kernel(CopyWordsArgs a) {
   begin_early();
@@ -40,6 +41,7 @@ constexpr int kNormWarps = 32, kKept = 2;
 
 // Few rows have clusters of blocks each on Hopper, which load and store four times as fast as one.
 constexpr int kNormBlocks = 4, kNormFewRows = 8;
+constexpr int kNormManyRows = 1024;  // .. and many have two blocks a processor
 #if defined(DSV_CUDA_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
 #define DSV_NORM_CLUSTERS 1
 #endif
@@ -64,7 +66,8 @@ __device__ __forceinline__ float row_sum(float value, float* shared) {
   }
 }
 
-template <int kBlocks>
+// kLean: in 32 registers, so that two rows' blocks share a processor and one loads while the other stores.
+template <int kBlocks, bool kLean>
 __device__ __forceinline__ void norm_row(const NormArgs& a) {
   auto* shared = reinterpret_cast<float*>(shared_memory());
   const int own_warps = static_cast<int>(blockDim.x) / kWarp, warps = kBlocks * own_warps,
@@ -97,7 +100,7 @@ __device__ __forceinline__ void norm_row(const NormArgs& a) {
   float kept[kKept][kPerLane] = {}, weight[kKept][kPerLane] = {}, more[kKept][kPerLane] = {}, squares = 0;
 #pragma unroll
   for (int k = 0; k < kKept; ++k) {
-    if (warp + k * warps < groups) load(a.weight, warp + k * warps, weight[k]);
+    if (!kLean && warp + k * warps < groups) load(a.weight, warp + k * warps, weight[k]);
   }
   wait_for_last();
   const int64_t r = blockIdx.x / kBlocks, from = a.row ? a.row[r] : r;
@@ -142,7 +145,9 @@ __device__ __forceinline__ void norm_row(const NormArgs& a) {
   };
 #pragma unroll
   for (int k = 0; k < kKept; ++k) {
-    if (warp + k * warps < groups) put(warp + k * warps, kept[k], weight[k]);
+    if (warp + k * warps >= groups) continue;
+    if (kLean) load(a.weight, warp + k * warps, weight[k]);
+    put(warp + k * warps, kept[k], weight[k]);
   }
   for (int64_t group = warp + kKept * warps; group < groups; group += warps) {
     float value[kPerLane], second[kPerLane], by[kPerLane];
@@ -153,11 +158,17 @@ __device__ __forceinline__ void norm_row(const NormArgs& a) {
   }
 }
 
-__global__ void norm_kernel(NormArgs a) { norm_row<1>(a); }
+__global__ void norm_kernel(NormArgs a) { norm_row<1, false>(a); }
+__global__ void __launch_bounds__(kMostThreads, 2) norm_many_kernel(NormArgs a) { norm_row<1, true>(a); }
 __global__ void norm_cluster_kernel([[maybe_unused]] NormArgs a) {
 #ifdef DSV_NORM_CLUSTERS
-  norm_row<kNormBlocks>(a);
+  norm_row<kNormBlocks, false>(a);
 #endif
+}
+
+// Groups of 128 values of a row of codes.
+__device__ __host__ __forceinline__ int groups_of(int64_t pitch, bool e4m3) {
+  return static_cast<int>(((e4m3 ? pitch : pitch / 2) + kQuantBlock - 1) / kQuantBlock);
 }
 
 // A warp for each group of 128 values.
@@ -186,27 +197,38 @@ __global__ void pack_kernel(PackArgs a) {
   }
 }
 
-// A warp for each group of 128 values, and zeros up to the end of the row's last block.
-__global__ void pack_codes_kernel(PackCodesArgs a) {
+// A warp takes kGroups neighbouring groups of 128 values, whose loads are in flight together, and zeros up to
+// the end of the row's last block. Grid: rows, parts of a row.
+template <int kGroups>
+__global__ void __launch_bounds__(kThreads) pack_codes_kernel(PackCodesArgs a) {
   begin_early();
   const bool e4m3 = a.rounding == Rounding::e4m3;
-  const int64_t pitch = packed_pitch(a.cols, a.rounding), width = e4m3 ? pitch : pitch / 2;
-  const int64_t groups = (width + kQuantBlock - 1) / kQuantBlock;
-  const int64_t at = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
-  if (at >= a.rows * groups) return;
-  const int64_t r = at / groups, group = at % groups,
-                first = group * kQuantBlock + threadIdx.x % kWarp * kPerLane;
-  float value[kPerLane];
-  const float* const x = a.x + r * a.x_stride + first;
-  if (a.cols % kPerLane == 0 && a.x_stride % kPerLane == 0 && first < a.cols) {
-    const float4 four = *reinterpret_cast<const float4*>(x);
-    value[0] = four.x, value[1] = four.y, value[2] = four.z, value[3] = four.w;
-  } else {
+  const int64_t pitch = packed_pitch(a.cols, a.rounding);
+  const int groups = groups_of(pitch, e4m3), warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int first = (static_cast<int>(blockIdx.y) * (kThreads / kWarp) + warp) * kGroups;
+  if (first >= groups) return;
+  const int64_t r = blockIdx.x;
+  const float* const x = a.x + r * a.x_stride;
+  const bool whole = a.cols % kPerLane == 0 && a.x_stride % kPerLane == 0;
+  float value[kGroups][kPerLane];
 #pragma unroll
-    for (int i = 0; i < kPerLane; ++i) value[i] = first + i < a.cols ? x[i] : 0;
+  for (int k = 0; k < kGroups; ++k) {
+    const int at =
+        (first + k) * static_cast<int>(kQuantBlock) + static_cast<int>(threadIdx.x) % kWarp * kPerLane;
+    if (whole && at < a.cols) {
+      const float4 four = *reinterpret_cast<const float4*>(x + at);
+      value[k][0] = four.x, value[k][1] = four.y, value[k][2] = four.z, value[k][3] = four.w;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPerLane; ++i) value[k][i] = at + i < a.cols ? x[at + i] : 0;
+    }
   }
   const CodeRows to = {a.out, a.rows, pitch, a.form};
-  e4m3 ? put_e4m3(to, r, group, value, a.power_of_two) : put_bf16(to, r, group, value);
+#pragma unroll
+  for (int k = 0; k < kGroups; ++k) {
+    if (first + k >= groups) break;
+    e4m3 ? put_e4m3(to, r, first + k, value[k], a.power_of_two) : put_bf16(to, r, first + k, value[k]);
+  }
 }
 
 // A block of threads a row.
@@ -225,24 +247,44 @@ __global__ void gather_rows_kernel(GatherRowsArgs a) {
   }
 }
 
-// A block kRopeHeads heads of a row.
-constexpr int kRopeHeads = 8;
+// A block kRopeHeads heads of a row; a thread four neighbours at a time, of which two are under way.
+constexpr int kRopeHeads = 8, kRopeFour = 4;
 __global__ void rope_query_kernel(RopeQueryArgs a) {
   begin_early();
-  const int64_t r = blockIdx.x, half = a.rope / 2, nope = a.head_dim - a.rope;
-  const int64_t first = int64_t{blockIdx.y} * kRopeHeads;
-  const int64_t heads = a.heads - first < kRopeHeads ? a.heads - first : kRopeHeads;
-  float* const q = a.q + (r * a.heads + first) * a.head_dim;
-  for (int64_t i = threadIdx.x; i < heads * half; i += blockDim.x) {
-    float* const pair = q + i / half * a.head_dim + nope + 2 * (i % half);
-    const float c = a.cos[r * half + i % half], s = a.sin[r * half + i % half];
-    const float x = pair[0] * c - pair[1] * s, y = pair[0] * s + pair[1] * c;
-    pair[0] = a.to_bf16 ? round_bf16(x) : x;
-    pair[1] = a.to_bf16 ? round_bf16(y) : y;
+  const int64_t r = blockIdx.x, first = int64_t{blockIdx.y} * kRopeHeads;
+  const int heads = static_cast<int>(a.heads - first < kRopeHeads ? a.heads - first : kRopeHeads);
+  const int dim = static_cast<int>(a.head_dim), half = static_cast<int>(a.rope / 2), nope = dim - 2 * half;
+  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
+  float* const q = a.q + (r * a.heads + first) * dim;
+  const float *const cosines = a.cos + r * half, *const sines = a.sin + r * half;
+  // Value p of a head's rope values and the next one, turned.
+  const auto turn = [&](float& x, float& y, int p) {
+    const float c = cosines[p / 2], s = sines[p / 2], x0 = x, y0 = y;
+    x = x0 * c - y0 * s, y = x0 * s + y0 * c;
+  };
+  if (dim % kRopeFour == 0 && 2 * half % kRopeFour == 0) {
+    auto* const fours = reinterpret_cast<float4*>(q);
+    const int count = heads * dim / kRopeFour;
+    const auto finish = [&](int i, float4 v) {
+      const int p = i * kRopeFour % dim - nope;
+      if (p >= 0) turn(v.x, v.y, p), turn(v.z, v.w, p + 2);
+      if (a.to_bf16) v = {round_bf16(v.x), round_bf16(v.y), round_bf16(v.z), round_bf16(v.w)};
+      if (a.to_bf16 || p >= 0) fours[i] = v;
+    };
+    for (int i = thread; i < count; i += 2 * threads) {
+      const float4 one = fours[i], two = i + threads < count ? fours[i + threads] : one;
+      finish(i, one);
+      if (i + threads < count) finish(i + threads, two);
+    }
+    return;
   }
-  if (!a.to_bf16) return;
-  for (int64_t i = threadIdx.x; i < heads * nope; i += blockDim.x) {
-    float* const value = q + i / nope * a.head_dim + i % nope;
+  for (int i = thread; i < heads * half; i += threads) {
+    float* const pair = q + i / half * dim + nope + 2 * (i % half);
+    turn(pair[0], pair[1], 2 * (i % half));
+    if (a.to_bf16) pair[0] = round_bf16(pair[0]), pair[1] = round_bf16(pair[1]);
+  }
+  for (int i = thread; a.to_bf16 && i < heads * nope; i += threads) {
+    float* const value = q + i / nope * dim + i % nope;
     *value = round_bf16(*value);
   }
 }
@@ -272,24 +314,30 @@ void launch_norm(const NormArgs& a, Stream stream) {
     return launch(norm_cluster_kernel, {a.rows * kNormBlocks, 1, 1, true, kNormBlocks},
                   warps / kNormBlocks * kWarp, kNormWarps * 4, stream, a);
   }
-  launch(norm_kernel, {a.rows, 1, 1, true}, warps * kWarp, kNormWarps * 4, stream, a);
+  launch(a.rows >= kNormManyRows ? norm_many_kernel : norm_kernel, {a.rows, 1, 1, true}, warps * kWarp,
+         kNormWarps * 4, stream, a);
 }
 void launch_pack(const PackArgs& a, Stream stream) {
   const int64_t groups = a.rows * ((a.cols + kQuantBlock - 1) / kQuantBlock);
   launch(pack_kernel, {blocks_for(groups * kWarp), 1, 1, true}, kThreads, 0, stream, a);
 }
 void launch_pack_codes(const PackCodesArgs& a, Stream stream) {
-  const int64_t pitch = packed_pitch(a.cols, a.rounding);
-  const int64_t width = a.rounding == Rounding::e4m3 ? pitch : pitch / 2;
-  const int64_t groups = a.rows * ((width + kQuantBlock - 1) / kQuantBlock);
-  launch(pack_codes_kernel, {blocks_for(groups * kWarp), 1, 1, true}, kThreads, 0, stream, a);
+  const int groups = groups_of(packed_pitch(a.cols, a.rounding), a.rounding == Rounding::e4m3);
+  constexpr int kWarps = kThreads / kWarp;
+  const auto grid = [&](int each) {
+    return Grid{a.rows, (groups + kWarps * each - 1) / (kWarps * each), 1, true};
+  };
+  // Few rows are quickest with a warp for every group; many keep all processors busy with half as many warps.
+  if (int64_t{a.rows} * groups < kManyGroups)
+    return launch(pack_codes_kernel<1>, grid(1), kThreads, 0, stream, a);
+  launch(pack_codes_kernel<2>, grid(2), kThreads, 0, stream, a);
 }
 void launch_gather_rows(const GatherRowsArgs& a, Stream stream) {
   launch(gather_rows_kernel, {a.rows, 1, 1, true}, kThreads, 0, stream, a);
 }
 void launch_rope_query(const RopeQueryArgs& a, Stream stream) {
   launch(rope_query_kernel, {a.rows, (a.heads + kRopeHeads - 1) / kRopeHeads, 1, true},
-         threads_for(kRopeHeads * a.head_dim), 0, stream, a);
+         threads_for(kRopeHeads * a.head_dim / (2 * kRopeFour)), 0, stream, a);
 }
 
 }  // namespace dsv::cuda
