@@ -314,6 +314,10 @@ struct AbsorbArgs {
   void* q_abs;     // out [R, heads, cols]
 };
 void launch_absorb(const AbsorbArgs&, Stream);
+// absorb_many.cu: the same bits sooner, for many rows of the released latent and FP8 weights.
+inline constexpr int32_t kAbsorbManyRows = 128;
+bool takes_absorb_many(const AbsorbArgs&);
+void launch_absorb_many(const AbsorbArgs&, Stream);
 
 // ------------------------------------------------------------------------------------- attend.cu
 
