@@ -121,7 +121,7 @@ struct Product {
   uint32_t a[4][kWarp];  // what the warp's lanes brought
   const uint32_t* mine;  // .. and where this lane has it still; null: a is in shared memory
   uint64_t a_shared, b;  // descriptors
-  bool add, e4m3;
+  bool add, e4m3, bf16;
 };
 struct Products {
   std::vector<std::vector<Product>> groups;  // committed
@@ -165,6 +165,10 @@ template <int kCount>
 void wgmma_f16(float (&sums)[kCount], const uint32_t (&a)[4], uint64_t b, int add) {
   put_product(sums, a, b, add, false);
 }
+inline void wgmma_bf16(float (&sums)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+  put_product(sums, a, b, add, false);
+  products[threadIdx.x].open.back().bf16 = true;
+}
 inline void wgmma_e4m3(float (&sums)[32], const uint32_t (&a)[4], uint64_t b, int add) {
   put_product(sums, a, b, add, true);
 }
@@ -180,8 +184,9 @@ void wgmma_e4m3(float (&sums)[kCount], uint64_t a, uint64_t b, int add) {
 // Sums 4 i + 2 r + c: row g + 8 r of a, row 8 i + 2 t + c of b; k ascending.
 inline void compute(const Product& p) {
   const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
-  const auto half = [](uint32_t word, int which) {
-    return f16_to_float(static_cast<uint16_t>(word >> 16 * which));
+  const auto decode = p.bf16 ? bf16_to_float : f16_to_float;
+  const auto half = [&](uint32_t word, int which) {
+    return decode(static_cast<uint16_t>(word >> 16 * which));
   };
   for (int i = 0; i < 4 && p.mine; ++i) {
     if (p.a[i][lane] != p.mine[i]) std::abort();  // a register was written under a product
@@ -202,7 +207,7 @@ inline void compute(const Product& p) {
         const uint32_t word = p.a[k / 8 * 2 + r][4 * g + k % 8 / 2];
         const auto code =
             static_cast<uint16_t>(operand_byte(p.b, n, 2 * k) | operand_byte(p.b, n, 2 * k + 1) << 8);
-        sum = fmaf(half(word, k % 2), f16_to_float(code), sum);
+        sum = fmaf(half(word, k % 2), decode(code), sum);
       }
     }
     p.sums[i] = sum;
@@ -452,7 +457,17 @@ __device__ __forceinline__ void wgmma_e4m3(float (&d)[64], uint64_t a, uint64_t 
       : "l"(a), "l"(b), "r"(add));
 }
 
-// d = a b^T + (add ? d : 0): 64 x 128 or 64 x 64, x 16 of f16, a in registers as mma.sync's.
+// d = a b^T + (add ? d : 0): 64 x 64 x 16 of bf16, a in registers as mma.sync's.
+__device__ __forceinline__ void wgmma_bf16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16"
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, 0; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+// The same of f16, 64 x 128, 64 x 64 or 64 x 32.
 __device__ __forceinline__ void wgmma_f16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
   asm volatile(
       "{ .reg .pred p; setp.ne.b32 p, %69, 0;\n"

@@ -535,6 +535,10 @@ void launch_tensor_fp8(const TensorArgs&, Stream);
 inline constexpr int32_t kFp8FewRows = 128;
 void launch_tensor_fp8_few(const TensorArgs&, Stream);
 int fp8_few_outputs(bool swiglu, int64_t outputs);  // of a tile: rows of each weight
+// heads_wgmma.cu: W_v of many rows on Hopper, the same bits.
+inline constexpr int32_t kHeadsLeastRows = 128;
+bool takes_heads_wgmma(const TensorArgs&);
+void launch_heads_wgmma(const TensorArgs&, Stream);
 inline void launch_tensor(const TensorArgs& a, Stream stream) {
   if (a.fp8_sums)
     return !a.tiles && a.rows <= kFp8FewRows ? launch_tensor_fp8_few(a, stream)

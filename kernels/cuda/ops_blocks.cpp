@@ -180,7 +180,7 @@ void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const f
   args.first_row = first;
   args.x_group = 2 * rank;
   args.y_group = v;
-  launch_tensor(args, d.stream());
+  (d.wgmma && takes_heads_wgmma(args) ? launch_heads_wgmma : launch_tensor)(args, d.stream());
 }
 
 bool index_beside(const CudaDevice& d, const AttentionWeights& w, int32_t rows) {
