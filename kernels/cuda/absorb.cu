@@ -2,6 +2,7 @@
 //
 // Bound: W_k's bytes (8 MB of FP8 for 128 heads: 3 us) if there are few rows; with many, 2 * 128 * 512
 // operations a head and row, 17 MFLOP for 128 heads, and 131 KB of bf16 that are written: 40 ns.
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/decode.cuh"
 #include "kernels/cuda/mma.cuh"
 

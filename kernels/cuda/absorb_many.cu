@@ -4,6 +4,7 @@
 // 196 us at 4.1 TB/s; their products are 69 GFLOP, some 120 us by mma.sync. So a block keeps a head's W_k in
 // registers (a warp 64 of its 512 columns), goes through its part of the rows, and has several tiles of them
 // on their way.
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/tensor.cuh"
 

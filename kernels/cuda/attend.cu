@@ -4,7 +4,9 @@
 // = 285 M, 9 us on FP32 units; the latents' 1.3 MB are nothing. This plain kernel takes both factors of the
 // scores from shared memory, and each of 16 blocks of heads expands the latents anew. The released latent in
 // `official` goes to attend_mma.cu.
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/packed.h"
 #include "kernels/cuda/reduce.cuh"
 
 namespace dsv::cuda {

@@ -26,6 +26,7 @@
 // and a weight times its scale has 11 bits down to 2^-29 again. What is below loses at most 2^-39 of the
 // tile's largest scale, times the code. That is nothing beside the head's other values, and is seen only in
 // one to which all positions that weigh more bring codes near zero.
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/reduce.cuh"
 

@@ -2,6 +2,7 @@
 // values, a tile's weights and how they are added up.
 #pragma once
 
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/wgmma.cuh"
 

@@ -1,6 +1,7 @@
 // The cache's writer, and index queries: norms, RoPE, Hadamard and quantisation of a token's vectors, for
 // every geometry and in both precisions. Bound by the launch: a token's rows are 656 + 132 bytes. The
 // released geometry goes to cache_released.cu.
+#include "kernels/cuda/cache.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/reduce.cuh"
 

@@ -4,6 +4,7 @@
 //
 // Bound: memory for index queries (64 heads: 32 KB in, 8 KB out for a row; 4096 rows take 56 us at 3 TB/s),
 // for a token's cache rows (3 KB in, 788 bytes out) the latency of a few dependent steps.
+#include "kernels/cuda/cache.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/reduce.cuh"
 

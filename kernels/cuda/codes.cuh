@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/packed.h"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/tensor.cuh"
 

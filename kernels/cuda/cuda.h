@@ -2,7 +2,7 @@
 // compiler with DSV_CUDA_EMULATION it is emulation/language.h, which runs the same source on the CPU.
 #pragma once
 
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/views.h"
 
 namespace dsv::cuda {
 

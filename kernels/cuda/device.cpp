@@ -6,7 +6,9 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "kernels/cuda/experts.h"
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/index.h"
 
 namespace dsv::cuda {
 namespace {

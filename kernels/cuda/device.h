@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "backend/ops.h"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/attend.h"
+#include "kernels/cuda/cache.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/runtime.h"
 
 namespace dsv::cuda {

@@ -5,6 +5,7 @@
 // weights (bound: dot.cuh). The tensor cores' are in linear_few.cu and linear_many.cu; at one row of the
 // released model the bound is the bytes of 8 experts, 8 * 3 * 14.7 MB = 352 MB (117 us at 3 TB/s).
 #include "kernels/cuda/dot.cuh"
+#include "kernels/cuda/experts.h"
 
 namespace dsv::cuda {
 namespace {

@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/tensor_map.h"
 
 namespace dsv::cuda::hopper {
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/index.h"
 #include "kernels/cuda/reduce.cuh"
 
 namespace dsv::cuda {

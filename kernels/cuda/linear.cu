@@ -5,6 +5,7 @@
 // of input a weight byte and row, so from R = 2 on L1's 128 bytes a clock and the conversions, not memory,
 // set the time. More rows take a pass each 8.
 #include "kernels/cuda/dot.cuh"
+#include "kernels/cuda/linear.h"
 
 namespace dsv::cuda {
 namespace {

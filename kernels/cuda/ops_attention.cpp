@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cuda/index.h"
 #include "kernels/cuda/linear_ops.h"
 
 namespace dsv::cuda {

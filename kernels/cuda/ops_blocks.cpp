@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "kernels/cuda/linear_ops.h"
+#include "kernels/cuda/rows.h"
+#include "kernels/cuda/sample.h"
 
 namespace dsv::cuda {
 

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cuda/experts.h"
 #include "kernels/cuda/linear_ops.h"
+#include "kernels/cuda/rows.h"
 
 namespace dsv::cuda {
 namespace {

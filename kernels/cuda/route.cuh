@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/experts.h"
 
 namespace dsv::cuda {
 

@@ -4,6 +4,7 @@
 #include "kernels/cuda/codes.cuh"
 #include "kernels/cuda/decode.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/rows.h"
 
 namespace dsv::cuda {
 namespace {

@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/views.h"
 
 namespace dsv::cuda {
 

@@ -13,6 +13,7 @@
 // for again. One block a row; more would need more launches, and a pass takes milliseconds.
 #include "backend/sampling.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/sample.h"
 
 namespace dsv::cuda {
 namespace {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/rows.h"
 
 namespace dsv::cuda {
 namespace {

@@ -15,6 +15,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/linear.h"
 
 namespace dsv::cuda {
 

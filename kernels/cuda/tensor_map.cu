@@ -1,6 +1,7 @@
 // Descriptions of matrices for Hopper's copy engine. The driver makes them; its function is looked up when
 // first needed, so that nothing links the driver's library.
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/linear.h"
 
 #ifndef DSV_CUDA_EMULATION
 #include <cuda.h>

@@ -12,6 +12,7 @@
 // processor issues about 9 + 15 instructions for 32 scores, at 4 a cycle: 128K positions take a block 15 us,
 // so a few long rows are split over kSplits blocks each (three launches, joined by histograms and bitmaps in
 // memory). One short row is the latency of about 15 barriers and 10 trips to memory, 10 us.
+#include "kernels/cuda/index.h"
 #include "kernels/cuda/topk_keys.cuh"
 
 namespace dsv::cuda {

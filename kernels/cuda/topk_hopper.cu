@@ -21,6 +21,7 @@
 // A short row is in one block's registers: a launch, a trip to memory and some 15 barriers (measured: 8 us
 // for 4096 scores and 11 for 8192, of which an empty launch is 4.4; 9 and 14 in topk.cu).
 #include "kernels/cuda/cluster.cuh"
+#include "kernels/cuda/index.h"
 #include "kernels/cuda/topk_list.cuh"
 
 namespace dsv::cuda {

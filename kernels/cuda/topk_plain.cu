@@ -1,5 +1,6 @@
 // The exact top-k of rows of any length, for those that are too long for topk.cu.
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/index.h"
 #include "kernels/cuda/reduce.cuh"
 
 namespace dsv::cuda {

@@ -11,7 +11,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/formats.h"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/index.h"
 
 namespace dsv::cuda {
 namespace {

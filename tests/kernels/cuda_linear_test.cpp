@@ -10,6 +10,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/rows.h"
 #include "tests/kernels/world.h"
 
 namespace dsv::cuda {

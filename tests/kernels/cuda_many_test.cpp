@@ -7,9 +7,12 @@
 #include <random>
 #include <vector>
 
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/experts.h"
 #include "kernels/cuda/formats.h"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/linear.h"
+#include "kernels/cuda/rows.h"
 
 namespace dsv::cuda {
 namespace {

@@ -16,9 +16,9 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/bench/record.h"
 #include "kernels/cuda/decode.cuh"
-#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/mma.cuh"
 
 namespace dsv::cuda {

@@ -1,6 +1,7 @@
 // Checks of the indexer's kernels: scores against fp64, each row's bits in every tile; the top-k against a
 // sort.
 #include "kernels/cuda/bench/index_data.cuh"
+#include "kernels/cuda/tensor_map.h"
 
 namespace dsv::cuda {
 namespace {

@@ -12,8 +12,9 @@
 #include <vector>
 
 #include "kernels/cuda/bench/index_bench.h"
+#include "kernels/cuda/cache.h"
 #include "kernels/cuda/formats.h"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/index.h"
 
 namespace dsv::cuda {
 namespace {

@@ -11,6 +11,9 @@
 #include <vector>
 
 #include "kernels/cuda/bench/linear_bench.h"
+#include "kernels/cuda/experts.h"
+#include "kernels/cuda/linear.h"
+#include "kernels/cuda/rows.h"
 
 namespace dsv::cuda {
 namespace {

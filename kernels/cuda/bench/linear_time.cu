@@ -1,5 +1,6 @@
 // Times of the tensor-core linears and FFNs: medians, with the L2 cache flushed before every launch; GB/s
 // counts the weight's bytes that the rows need, once.
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/bench/linear_data.cuh"
 
 namespace dsv::cuda {

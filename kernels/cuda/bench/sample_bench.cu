@@ -5,6 +5,7 @@
 #include <random>
 
 #include "kernels/cuda/bench/bench.cuh"
+#include "kernels/cuda/sample.h"
 #include "kernels/reference/sample.h"
 
 namespace dsv::cuda::bench {

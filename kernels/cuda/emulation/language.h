@@ -69,7 +69,7 @@ inline int64_t graph_runs = 0;  // by all runtimes
 // Counts down; below 0 it never is.
 inline int64_t pieces_until_lost = -1;
 
-// A TensorMap (kernels.h): a matrix and the boxes that are copied of it.
+// A TensorMap (tensor_map.h): a matrix and the boxes that are copied of it.
 struct EmulatedMap {
   const unsigned char* data;
   int64_t rows, cols, row_bytes, box_rows, box_cols, element;  // element: bytes
