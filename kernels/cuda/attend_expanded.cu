@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kExpandThreads) expand_kernel(ExpandArgs a) {
   }
 }
 
-#ifdef DSV_WGMMA_CODE
+#ifdef DSV_HOPPER
 
 constexpr int kOwnSteps = 4 * kOwnBlocks;
 
@@ -143,8 +143,8 @@ __device__ __forceinline__ void produce(const AttendRowsArgs& a, Shared& s) {
       }
     }
   }
-  copies_commit();
-  copies_wait<0>();
+  copy_commit();
+  copy_wait<0>();
 }
 
 // ------------------------------------------------------------------------- scores and weights
@@ -344,7 +344,7 @@ __device__ __forceinline__ void add_up_rows(const AttendRowsArgs& a, Shared& s, 
 #endif
 
 __global__ void __launch_bounds__(kThreads, 1) attend_expanded_kernel([[maybe_unused]] AttendRowsArgs args) {
-#ifdef DSV_WGMMA_CODE
+#ifdef DSV_HOPPER
   auto& s = *reinterpret_cast<Shared*>(shared_memory());
   const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroup, 0);  // known as uniform
   if (threadIdx.x == 0) {

@@ -43,7 +43,7 @@ struct TilesArgs {
   int32_t tiles;  // of a block of the scores' kernel
 };
 
-#ifdef DSV_WGMMA_CODE
+#ifdef DSV_HOPPER
 
 // ------------------------------------------------------------------------- what producers do
 
@@ -108,23 +108,23 @@ __device__ __forceinline__ void produce(const AttendRowsArgs& a, Shared& s, int6
 
   // Copies come in turns: what is looked up, and RoPE parts.
   copy_position(1);
-  copies_commit();
+  copy_commit();
   s.slot[looked_up] = pages[position / kPageTokens] * kPageTokens + position % kPageTokens;
   __syncwarp();
 #pragma unroll
   for (int i = 0; i < kRounds; ++i) load(s.slot[16 * i + token], i);
   Pair scales = load_scales();
-  copies_wait<0>();
+  copy_wait<0>();
   __syncwarp();
   copy_page(1);
   copy_position(2);
-  copies_commit();
+  copy_commit();
   copy_rope(0);
-  copies_commit();
+  copy_commit();
   for (int32_t t = 0, third = 1; t < tiles; ++t, third = next_third(third)) {  // third: of the next tile
     const int b = t % 2;
     const bool more = t + 1 < tiles;
-    copies_wait<1>();
+    copy_wait<1>();
     __syncwarp();
     reinterpret_cast<uint32_t*>(s.scale)[2 * scaled + lane % 2] = pack_f16(scales.x, scales.y);
     s.slot[looked_up] =
@@ -132,7 +132,7 @@ __device__ __forceinline__ void produce(const AttendRowsArgs& a, Shared& s, int6
     __syncwarp();
     copy_page(t + 2);
     copy_position(t + 3);
-    copies_commit();
+    copy_commit();
     if (more) scales = load_scales();
     WordPair scale = s.scale[token];  // of a round ahead
     int32_t slot = s.slot[token];
@@ -156,11 +156,11 @@ __device__ __forceinline__ void produce(const AttendRowsArgs& a, Shared& s, int6
       }
       if (more) load(its_slot, i);
     }
-    copies_wait<1>();
+    copy_wait<1>();
     warp_arrive(&s.full[b]);
     if (!more) break;
     copy_rope(third);
-    copies_commit();
+    copy_commit();
   }
 }
 
@@ -351,7 +351,7 @@ __device__ __forceinline__ void attend_tiles(const TilesArgs& args) {
 template <bool kWhole>
 __global__ void __launch_bounds__(kWhole ? kWholeThreads : kScoreThreads, 1)
     attend_wgmma_kernel([[maybe_unused]] TilesArgs args) {
-#ifdef DSV_WGMMA_CODE
+#ifdef DSV_HOPPER
   attend_tiles<kWhole>(args);
 #endif
 }

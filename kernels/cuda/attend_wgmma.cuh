@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/copies.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
@@ -34,7 +35,7 @@ __device__ __forceinline__ void latent_values(const uint4& codes, uint32_t scale
 // Adds up the weights that the scores' kernel wrote.
 void launch_mix(const AttendRowsArgs&, Stream);
 
-#ifdef DSV_WGMMA_CODE
+#ifdef DSV_HOPPER
 
 // A warpgroup's accumulators: thread (warp, g = lane / 4, t = lane % 4) has of rows 16 warp + g and + 8 the
 // columns 8 i + 2 t, + 1, as x[4 i], x[4 i + 1] and x[4 i + 2], x[4 i + 3].
@@ -102,6 +103,17 @@ __device__ __forceinline__ void load_queries(const AttendRowsArgs& a, unsigned c
   if (lane == 0) {
     factors[own] = a.softmax_scale * 1.44269504f * float_of(static_cast<uint32_t>(127 - exponent) << 23);
   }
+}
+
+// 2^x to 2 ulp, without subnormal results.
+__device__ __forceinline__ float exp2_fast(float x) {
+#ifdef DSV_CUDA_EMULATION
+  return exp2f(x);
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
 }
 
 // 2^x for x <= 0, or 2^-126.

@@ -27,7 +27,7 @@ struct Mixing {
   uint64_t full[kBuffers], empty[kBuffers], folded;
 };
 
-#ifdef DSV_WGMMA_CODE
+#ifdef DSV_HOPPER
 
 // Every second tile, by one warpgroup.
 template <int kColumns>
@@ -198,7 +198,7 @@ __device__ __forceinline__ void mix_values(const AttendRowsArgs& a) {
 
 template <int kColumns>
 __global__ void __launch_bounds__(kMixThreads, 1) mix_kernel([[maybe_unused]] AttendRowsArgs args) {
-#ifdef DSV_WGMMA_CODE
+#ifdef DSV_HOPPER
   mix_values<kColumns>(args);
 #endif
 }

@@ -6,11 +6,7 @@
 // groups of warps go through its rows, 64 at a time, which come to registers as operand A: a block of columns
 // comes while the one before is multiplied.
 #include "kernels/cuda/tensor.cuh"
-
-#if defined(DSV_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define DSV_HOPPER
-#include "kernels/cuda/hopper.cuh"
-#endif
+#include "kernels/cuda/wgmma.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -77,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   float scale[kBlocks];
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) scale[b] = scales[b];
-  fence_for_products();
+  fence_for_wgmma();
   __syncthreads();
   wait_for_last();
 

@@ -18,10 +18,7 @@
 // Order of a score's sum, for every tile and split: the hardware's over K; a lane adds its two heads of each
 // block of 8 in order; then lanes (0 + 2) + (1 + 3) of a quad.
 #include "kernels/cuda/index_tensor.cuh"
-#if defined(DSV_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define DSV_INDEX_CODE 1
-#include "kernels/cuda/hopper.cuh"
-#endif
+#include "kernels/cuda/wgmma.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -47,7 +44,7 @@ static_assert(row_shared_bytes(false) <= 227 * 1024);
 static_assert(shared_bytes(true, most_tile_rows(true)) <= 227 * 1024);
 static_assert(shared_bytes(false, most_tile_rows(false)) <= 227 * 1024);
 
-#ifdef DSV_INDEX_CODE
+#ifdef DSV_HOPPER
 
 // This lane's part of a page's keys: of keys 16 warp + 8 i + g, lane t of a quad has bytes 64 v + 16 t .. +
 // 15. Zeros for those that no row sees. And the scale of the key whose score the lane writes.
@@ -147,7 +144,7 @@ __device__ __forceinline__ void put_query(unsigned char* query, unsigned head, u
 // Issues a page's product with a row's 64 heads. query: the lower half of a descriptor.
 template <bool kFp8>
 __device__ __forceinline__ void multiply(float (&product)[32], const Fragments<kFp8>& keys, uint32_t query) {
-  constexpr uint64_t kUpper = uint64_t{kSwizzleBytes >> 4} << 32 | uint64_t{1} << 62;
+  constexpr uint64_t kUpper = uint64_t{hopper::kDescriptorHigh} << 32;
   hopper::wgmma_fence();
 #pragma unroll
   for (int step = 0; step < Fragments<kFp8>::kSteps; ++step) {
@@ -249,7 +246,7 @@ struct Queries {
     return head_weight(a, row, head) * (kFp8 ? 0.5f : 0.5f * kDecoded);
   }
   static __device__ __forceinline__ void ready() {
-    hopper::fence_for_products();
+    hopper::fence_for_wgmma();
     __syncthreads();
   }
 };
@@ -306,8 +303,8 @@ __device__ __forceinline__ void score_row(const IndexScoresArgs& a, int32_t r) {
   if (copies) {
     page = page_of(0);
     if (lane < kStages) hopper::barrier_init(ring.full + 8 * lane, 1);
-    hopper::barriers_ready();
-    hopper::fence_for_products();
+    hopper::fence_barriers();
+    hopper::fence_for_wgmma();
     __syncwarp();
     if (lane < kStages && begin + lane * stride < n) ring.fill(a, page, lane);
     then = page_of(kWarp);
@@ -328,7 +325,7 @@ __device__ __forceinline__ void score_row(const IndexScoresArgs& a, int32_t r) {
     hopper::wgmma_wait<0>(product);
     keep(fragments);
     // All have what they read of the page, not only asked for it: the engine does not queue behind that.
-    hopper::group_barrier(1 + group, kGroup);
+    hopper::named_barrier(1 + group, kGroup);
     if (copies) {
       if (next % kWarp == 0) {
         page = then;
@@ -400,7 +397,7 @@ __device__ __forceinline__ void score_rows(const IndexScoresArgs& a, const Index
 template <bool kFp8>
 __global__ void __launch_bounds__(kRowGroups* kGroup, 1)
     scores_row_kernel([[maybe_unused]] IndexTileArgs tile) {
-#ifdef DSV_INDEX_CODE
+#ifdef DSV_HOPPER
   score_row<kFp8>(tile.scores, static_cast<int32_t>(blockIdx.y));
 #endif
 }
@@ -410,7 +407,7 @@ __global__ void __launch_bounds__(kRowGroups* kGroup, 1)
 template <bool kFp8, int kTogether>
 __global__ void __launch_bounds__(groups(kFp8) * kGroup, 1)
     scores_rows_kernel([[maybe_unused]] IndexTileArgs tile) {
-#ifdef DSV_INDEX_CODE
+#ifdef DSV_HOPPER
   const IndexScoresArgs& a = tile.scores;
   constexpr int kUnit = groups(kFp8);
   const int64_t units = ((a.longest + kPageTokens - 1) / kPageTokens + kUnit - 1) / kUnit;

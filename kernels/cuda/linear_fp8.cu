@@ -25,12 +25,6 @@
 // Tiles of 192 rows take 15,200 (products: 9,200): a third group of warps multiplies while one scales, but
 // they read more bytes for a product, so that long sums (7168 x 16384) are 7% slower. Both give the same
 // bits.
-#include "kernels/cuda/tensor.cuh"
-
-#if defined(DSV_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define DSV_HOPPER
-#include "kernels/cuda/hopper.cuh"
-#endif
 #include "kernels/cuda/linear_fp8.cuh"
 
 namespace dsv::cuda {
@@ -196,7 +190,7 @@ __global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(Form::kThreads, 1)
   ring.stages = (shared_address(shared_memory()) + 1023) / 1024 * 1024;
   if (threadIdx.x == 0) {
     ring.init();
-    barriers_ready();
+    fence_barriers();
   }
   cluster_sync();
   const TensorArgs& a = args.a;
@@ -214,7 +208,7 @@ __global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(Form::kThreads, 1)
     }
   };
   if (threadIdx.x >= Form::kConsumers) {
-    give_registers<Form::kGroups == 2 ? 40 : 56>();
+    fewer_registers<Form::kGroups == 2 ? 40 : 56>();
     if (threadIdx.x == Form::kConsumers) {
       for_tiles([&](const ExpertTile& tile, int32_t output) { produce(args, tile, output, blocks, ring); });
     } else if (threadIdx.x / kWarp == Form::kConsumers / kWarp + 1) {
@@ -222,7 +216,7 @@ __global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(Form::kThreads, 1)
           [&](const ExpertTile& tile, int32_t output) { produce_scales(args, tile, output, blocks, ring); });
     }
   } else {
-    take_registers<Form::kGroups == 2 ? 232 : 152>();
+    more_registers<Form::kGroups == 2 ? 232 : 152>();
     for_tiles([&](const ExpertTile& tile, int32_t output) { consume(args, tile, output, blocks, ring); });
   }
   cluster_sync();  // until nobody copies to another block or arrives there

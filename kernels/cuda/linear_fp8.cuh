@@ -1,7 +1,8 @@
-// What linear_fp8.cu and linear_fp8_few.cu share. To be included after hopper.cuh.
+// What linear_fp8.cu and linear_fp8_few.cu share.
 #pragma once
 
 #include "kernels/cuda/tensor.cuh"
+#include "kernels/cuda/wgmma.cuh"
 
 namespace dsv::cuda {
 

@@ -6,12 +6,6 @@
 // columns, or times 128 rows, 64 for each group. The ring of 200 KB has 50 to 120 KB of the weight under way
 // for each processor; 31 keep the memory busy at a latency of 1 us. Input comes from L2: 8 KB for each 4 to
 // 12 KB of weight.
-#include "kernels/cuda/tensor.cuh"
-
-#if defined(DSV_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define DSV_HOPPER
-#include "kernels/cuda/hopper.cuh"
-#endif
 #include "kernels/cuda/linear_fp8.cuh"
 
 namespace dsv::cuda {
@@ -176,7 +170,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ring.init();
     barrier_init(ring.given(), kGroupThreads);
     barrier_init(ring.taken(), kGroupThreads);
-    barriers_ready();
+    fence_barriers();
   }
   __syncthreads();
   const int blocks = tensor_blocks(args.a.pitch), warp = static_cast<int>(threadIdx.x) / kWarp;

@@ -15,11 +15,7 @@
 // warp) and scales, which the other one hides in part. Bound, up to some 100 rows: the weight's bytes, and as
 // many again of the input from L2 for each 128 outputs.
 #include "kernels/cuda/tensor.cuh"
-
-#if defined(DSV_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define DSV_HOPPER
-#include "kernels/cuda/hopper.cuh"
-#endif
+#include "kernels/cuda/wgmma.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -88,7 +84,7 @@ __device__ __forceinline__ Ring start() {
       barrier_init(ring.full(s), 1);
       barrier_init(ring.empty(s), kConsumers / kWarp);
     }
-    barriers_ready();
+    fence_barriers();
   }
   __syncthreads();
   return ring;
@@ -325,14 +321,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   };
   if (threadIdx.x >= kConsumers) {
-    give_registers<40>();
+    fewer_registers<40>();
     if (threadIdx.x == kConsumers) {
       for_tiles([&](const ExpertTile& tile, int32_t output) {
         produce<kSwiglu>(args, tile, output, 0, blocks, ring);
       });
     }
   } else {
-    take_registers<232>();
+    more_registers<232>();
     for_tiles([&](const ExpertTile& tile, int32_t output) {
       if (tile.count > kMapRows) {
         consume<kSwiglu, kSplit, 64>(args, tile, output, blocks, ring);

@@ -13,6 +13,7 @@
 // e4m3 with e4m3 is multiplied as f16; FP8 weights with bf16 input (kv_b) as bf16, which holds e4m3 as well.
 #pragma once
 
+#include "kernels/cuda/copies.cuh"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/linear.h"
@@ -30,18 +31,6 @@ struct MmaSums {
 #ifdef DSV_CUDA_EMULATION
 
 inline uint4 load_once(const unsigned char* at) { return *reinterpret_cast<const uint4*>(at); }
-inline void copy_async_16(void* shared, const void* global, bool valid) {
-  const uint4 zero = {0, 0, 0, 0};
-  memcpy(shared, valid ? global : &zero, 16);
-}
-inline void copy_async_4(void* shared, const void* global, bool valid) {
-  const uint32_t zero = 0;
-  memcpy(shared, valid ? global : &zero, 4);
-}
-inline void copy_commit() {}
-template <int kPending>
-void copy_wait() {}
-
 inline void e4m3x4_to_f16(uint32_t codes, uint32_t& low, uint32_t& high) {
   const auto half = [&](int i) { return uint32_t{e4m3_to_f16(codes >> 8 * i & 0xFF)}; };
   low = half(0) | half(1) << 16;
@@ -84,24 +73,6 @@ __device__ __forceinline__ uint4 load_once(const unsigned char* at) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(at));
   return v;
-}
-
-__device__ __forceinline__ void copy_async_16(void* shared, const void* global, bool valid) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(
-                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
-               "l"(global), "r"(valid ? 16 : 0)
-               : "memory");
-}
-__device__ __forceinline__ void copy_async_4(void* shared, const void* global, bool valid) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(
-                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
-               "l"(global), "r"(valid ? 4 : 0)
-               : "memory");
-}
-__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kPending>
-__device__ __forceinline__ void copy_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
 // Four e4m3 codes as two pairs of f16, which holds every e4m3 value.
@@ -261,6 +232,18 @@ __device__ __forceinline__ void store_output(const TensorArgs& a, const TensorTi
 __device__ __forceinline__ void store_output(const TensorArgs& a, const TensorTile& tile, int row,
                                              int64_t output, float sum) {
   store_output(a, tile, a.y_stride, row, output, sum);
+}
+
+// Tile `at` of row_tiles x columns for persistent blocks: `together` tiles of rows go through the columns
+// side by side, so that the weights and rows of tiles that run at the same time are in L2.
+struct TilePlace {
+  int32_t row_tile, column;
+};
+__device__ __forceinline__ TilePlace tile_place(int32_t at, int32_t row_tiles, int32_t columns,
+                                                int32_t together) {
+  const int32_t first = at / (together * columns) * together, within = at % (together * columns);
+  const int32_t rows = row_tiles - first < together ? row_tiles - first : together;
+  return {first + within % rows, within / rows};
 }
 
 }  // namespace dsv::cuda
