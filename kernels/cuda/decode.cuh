@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/mma.cuh"
 
 namespace dsv::cuda {
 
@@ -15,15 +16,9 @@ __device__ __forceinline__ constexpr int chunk_values(Dtype dtype) {
 __device__ __forceinline__ void decode_e4m3x4(uint32_t codes, float* out) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
   uint32_t low, high;
-  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.rn.f16x2.e4m3x2 %0, a; cvt.rn.f16x2.e4m3x2 %1, b; }"
-      : "=r"(low), "=r"(high)
-      : "r"(codes));
-  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"
-      : "=f"(out[0]), "=f"(out[1])
-      : "r"(low));
-  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"
-      : "=f"(out[2]), "=f"(out[3])
-      : "r"(high));
+  e4m3x4_to_f16(codes, low, high);
+  const Pair first = unpack_f16(low), second = unpack_f16(high);
+  out[0] = first.x, out[1] = first.y, out[2] = second.x, out[3] = second.y;
 #else
   for (int i = 0; i < 4; ++i) out[i] = e4m3_to_float(codes >> 8 * i & 0xFF);
 #endif

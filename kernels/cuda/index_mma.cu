@@ -31,28 +31,6 @@ constexpr int most_tile_rows(int blocks) { return blocks == 1 ? 16 : 4; }
 static_assert(shared_bytes(8, most_tile_rows(8)) <= kMostShared, "an sm_86 has 99 KB");
 static_assert(shared_bytes(1, most_tile_rows(1)) <= kMostShared, "an sm_86 has 99 KB");
 
-// d += a b, 16 x 8 x 16. Not accumulated in this order by the hardware, whose order depends on K alone.
-__device__ __forceinline__ void mma_f16(float* d, const uint32_t* a, uint32_t b0, uint32_t b1) {
-#ifdef DSV_CUDA_EMULATION
-  const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
-  const auto* all = emulation::exchange_wide(kAllLanes, mine, 6);
-  const unsigned g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
-  for (unsigned i = 0; i < 4; ++i) {
-    const unsigned row = g + i / 2 * 8, col = 2 * t + i % 2;
-    for (unsigned k = 0; k < 16; ++k) {
-      const uint32_t x = all[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2] >> k % 2 * 16;
-      const uint32_t y = all[col * 4 + k % 8 / 2][4 + k / 8] >> k % 2 * 16;
-      d[i] = fmaf(f16_to_float(static_cast<uint16_t>(x)), f16_to_float(static_cast<uint16_t>(y)), d[i]);
-    }
-  }
-#else
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
-
 // Keys unit * 32 + 8 i + g of a page, i < 4: lane t of a quad takes bytes 64 v + 16 t .. + 15.
 struct Keys {
   uint4 bytes[4][2];
@@ -107,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) scores_mma_kernel(IndexTileArgs tile
       uint32_t part[8];
       for (int w = 0; w < 4; ++w) {
         const uint32_t word = query_word(a, run.first + block / kBlocks, head, 16 * v + quad % 4 * 4 + w);
-        e4m3_to_f16(word, &part[2 * w], &part[2 * w + 1]);
+        e4m3x4_to_small_f16(word, part[2 * w], part[2 * w + 1]);
       }
       queries[(block * 4 + 2 * v) * kWarp + quad] = {part[0], part[1], part[2], part[3]};
       queries[(block * 4 + 2 * v + 1) * kWarp + quad] = {part[4], part[5], part[6], part[7]};
@@ -130,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) scores_mma_kernel(IndexTileArgs tile
             const uint32_t word[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
             for (int w = 0; w < 4; ++w) {
-              e4m3_to_f16(word[w], &keys[m][4 * v + w][half], &keys[m][4 * v + w][2 + half]);
+              e4m3x4_to_small_f16(word[w], keys[m][4 * v + w][half], keys[m][4 * v + w][2 + half]);
             }
           }
         }

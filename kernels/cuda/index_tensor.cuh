@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/index.h"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/reduce.cuh"
 
 namespace dsv::cuda {
@@ -51,14 +52,7 @@ __device__ __forceinline__ float index_scale(const IndexScoresArgs& a, int64_t p
   return __ldg(reinterpret_cast<const float*>(scales) + slot);
 }
 
-// Four e4m3 codes as two pairs of f16, the even ones and the odd ones, times 2^-8: the exponent's bias stays.
-// Exact, subnormals included. (The code of NaN becomes a number; the cache's writer makes one of NaN only.)
-inline constexpr float kDecoded = 0x1p16f;  // of a product of two such values
-__device__ __forceinline__ void e4m3_to_f16(uint32_t codes, uint32_t* even, uint32_t* odd) {
-  const uint32_t up = codes << 8;
-  *even = (up & 0x80008000u) | (up >> 1 & 0x3F803F80u);
-  *odd = (codes & 0x80008000u) | (codes >> 1 & 0x3F803F80u);
-}
+inline constexpr float kDecoded = 0x1p16f;  // of a product of two values of e4m3x4_to_small_f16
 
 // Blocks that share the positions of a tile of rows, at most `most`: one wave of `resident` blocks a
 // processor if the tiles are few, else several waves, as the blocks' times differ. No score depends on them.

@@ -110,7 +110,7 @@ __device__ __forceinline__ void make_fragments(Fragments<kFp8>& f, const Keys& k
         if constexpr (kFp8) {
           f.at[2 * v + w / 2][w % 2 * 2 + half] = word[w];
         } else {
-          e4m3_to_f16(word[w], &f.at[4 * v + w][half], &f.at[4 * v + w][2 + half]);
+          e4m3x4_to_small_f16(word[w], f.at[4 * v + w][half], f.at[4 * v + w][2 + half]);
         }
       }
     }
@@ -134,7 +134,7 @@ __device__ __forceinline__ void put_query(unsigned char* query, unsigned head, u
       put(0, 4 * v + w, word[w]);
     } else {
       uint32_t even, odd;
-      e4m3_to_f16(word[w], &even, &odd);
+      e4m3x4_to_small_f16(word[w], even, odd);
       put(v, 2 * w, even);
       put(v, 2 * w + 1, odd);
     }

@@ -2,9 +2,10 @@
 //
 // A warp multiplies a [16, 16] matrix A by a [16, 8] matrix B onto a [16, 8] matrix C of f32. With g = lane /
 // 4 and t = 2 * (lane % 4), a lane holds
-//   A  a[0]: (g, t), (g, t + 1)   a[1]: the same of row g + 8   a[2]: (g, t + 8), (g, t + 9)   a[3]: of row g
-//   + 8 B  b0: (t, g), (t + 1, g)     b1: (t + 8, g), (t + 9, g) C  c[0], c[1]: (g, t), (g, t + 1)   c[2],
-//   c[3]: of row g + 8
+//   A  a[0]: (g, t), (g, t + 1)           a[1]: the same of row g + 8
+//      a[2]: (g, t + 8), (g, t + 9)       a[3]: the same of row g + 8
+//   B  b0: (t, g), (t + 1, g)             b1: (t + 8, g), (t + 9, g)
+//   C  c[0], c[1]: (g, t), (g, t + 1)     c[2], c[3]: the same of row g + 8
 // two 16-bit values in a register, the first in the lower half.
 #pragma once
 
@@ -40,18 +41,11 @@ inline Pair unpack_f16(uint32_t word) {
   return {f16_to_float(static_cast<uint16_t>(word)), f16_to_float(static_cast<uint16_t>(word >> 16))};
 }
 
-// Every lane's word.
-inline void gather_lanes(uint32_t value, uint32_t* all) {
-  std::memcpy(all, emulation::exchange(kAllLanes, value), 4 * kWarp);
-}
-
-// f32 sums, k ascending.
+// f32 sums, k ascending; the products are exact.
 template <class Decode>
 void emulated_mma(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, Decode decode) {
-  uint32_t a_all[4][kWarp], b_all[2][kWarp];
-  for (int i = 0; i < 4; ++i) gather_lanes(a[i], a_all[i]);
-  gather_lanes(b0, b_all[0]);
-  gather_lanes(b1, b_all[1]);
+  const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  const auto* all = emulation::exchange_wide(kAllLanes, mine, 6);
   const unsigned lane = threadIdx.x % kWarp;
   const auto value = [&](uint32_t word, unsigned k) {
     return decode(static_cast<uint16_t>(word >> 16 * (k & 1)));
@@ -60,7 +54,7 @@ void emulated_mma(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, Decode 
     const unsigned row = lane / 4, column = 2 * (lane % 4) + i % 2;
     for (unsigned k = 0; k < 16; ++k) {
       const unsigned from = k % 8 / 2, upper = k / 8;
-      c[i] += value(a_all[2 * upper + i / 2][4 * row + from], k) * value(b_all[upper][4 * column + from], k);
+      c[i] += value(all[4 * row + from][2 * upper + i / 2], k) * value(all[4 * column + from][4 + upper], k);
     }
   }
 }
@@ -73,11 +67,10 @@ inline void mma_bf16(float* c, const uint32_t* a, uint32_t b0, uint32_t b1) {
 
 template <bool kTransposed>
 void emulated_load(uint32_t* out, const uint16_t* row) {
-  uint32_t all[kWarp];
   const auto offset =
       static_cast<uint32_t>(reinterpret_cast<const unsigned char*>(row) - emulation::block_memory);
   if (offset % 16 != 0) std::abort();  // a misaligned row
-  gather_lanes(offset, all);
+  const uint32_t* all = emulation::exchange(kAllLanes, offset);
   const unsigned lane = threadIdx.x % kWarp, g = lane / 4, t = 2 * (lane % 4);
   for (unsigned m = 0; m < 4; ++m) {
     uint32_t word = 0;
@@ -195,34 +188,73 @@ __device__ __forceinline__ uint32_t spread_upper(uint32_t word) {
 #endif
 }
 
-// Sixteen e4m3 codes as f16, which holds them all.
-__device__ __forceinline__ void e4m3_to_f16(const uint4& codes, uint32_t* out) {
-  const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+// Writes NaN where it has become 480.
+__device__ __forceinline__ void keep_nan(uint32_t codes, uint32_t& low, uint32_t& high) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.rn.f16x2.e4m3x2 %0, a; cvt.rn.f16x2.e4m3x2 %1, b; }"
-        : "=r"(out[2 * i]), "=r"(out[2 * i + 1])
-        : "r"(words[i]));
+    if ((codes >> 8 * i & 0x7F) == 0x7F) (i < 2 ? low : high) |= 0x7FFFu << 16 * (i % 2);
   }
+}
+
+// Four e4m3 codes as two pairs of f16, which holds every e4m3 value. Before sm_89 NaN becomes 480.
+__device__ __forceinline__ void e4m3x4_to_f16(uint32_t codes, uint32_t& low, uint32_t& high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.rn.f16x2.e4m3x2 %0, a; cvt.rn.f16x2.e4m3x2 %1, b; }"
+      : "=r"(low), "=r"(high)
+      : "r"(codes));
 #else
   // Exponent and mantissa where f16 has them, 8 too small, which a product with 2^8 mends, subnormals
   // included.
-  constexpr uint32_t kSign = 0x80008000u, kRest = 0x3F803F80u, k256 = 0x5C005C00u;
-  uint32_t nan = 0;
+  constexpr uint32_t kSign = 0x80008000u, kRest = 0x7F007F00u, k256 = 0x5C005C00u;
+  low = spread_bytes<0, 1>(codes), high = spread_bytes<2, 3>(codes);
+  low = (low & kSign) | (low & kRest) >> 1;
+  high = (high & kSign) | (high & kRest) >> 1;
+#ifdef DSV_CUDA_EMULATION
+  low = mul_f16(low, k256), high = mul_f16(high, k256);
+  keep_nan(codes, low, high);  // memory is poisoned with it
+#else
+  asm("mul.f16x2 %0, %0, %1;" : "+r"(low) : "r"(k256));
+  asm("mul.f16x2 %0, %0, %1;" : "+r"(high) : "r"(k256));
+#endif
+#endif
+}
+
+// Sixteen, and NaN stays.
+__device__ __forceinline__ void e4m3_to_f16(const uint4& codes, uint32_t* out) {
+  const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t low = spread_bytes<0, 1>(words[i]), high = spread_bytes<2, 3>(words[i]);
-    out[2 * i] = mul_f16((low & kSign) | (low >> 1 & kRest), k256);
-    out[2 * i + 1] = mul_f16((high & kSign) | (high >> 1 & kRest), k256);
-    nan |= (words[i] & 0x7F7F7F7Fu) + 0x01010101u;
-  }
+  for (int i = 0; i < 4; ++i) e4m3x4_to_f16(words[i], out[2 * i], out[2 * i + 1]);
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ < 890
+  uint32_t nan = 0;
+  for (const uint32_t word : words) nan |= (word & 0x7F7F7F7Fu) + 0x01010101u;
   if ((nan & 0x80808080u) == 0) return;
 #pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    if ((words[i / 4] >> 8 * (i % 4) & 0x7F) == 0x7F) out[i / 2] |= 0x7FFFu << 16 * (i % 2);
-  }
+  for (int i = 0; i < 4; ++i) keep_nan(words[i], out[2 * i], out[2 * i + 1]);
 #endif
+}
+
+// Four e4m3 codes as two pairs of bf16: the code's bits in bf16's places are the value * 2^-120.
+__device__ __forceinline__ void e4m3x4_to_bf16(uint32_t codes, uint32_t& low, uint32_t& high) {
+#ifdef DSV_CUDA_EMULATION
+  const auto code = [&](int i) { return uint32_t{float_to_bf16(e4m3_to_float(codes >> 8 * i & 0xFF))}; };
+  low = code(0) | code(1) << 16;
+  high = code(2) | code(3) << 16;
+#else
+  constexpr uint32_t kSign = 0x80008000u, kRest = 0x7F007F00u;
+  low = spread_bytes<0, 1>(codes), high = spread_bytes<2, 3>(codes);
+  low = (low & kSign) | (low & kRest) >> 4;
+  high = (high & kSign) | (high & kRest) >> 4;
+  asm("fma.rn.bf16x2 %0, %0, %1, %2;" : "+r"(low) : "r"(0x7B807B80u), "r"(kSign));
+  asm("fma.rn.bf16x2 %0, %0, %1, %2;" : "+r"(high) : "r"(0x7B807B80u), "r"(kSign));
+#endif
+}
+
+// Four e4m3 codes as two pairs of f16, the even ones and the odd ones, times 2^-8: the exponent's bias stays.
+// Exact, subnormals included. (The code of NaN becomes a number.)
+__device__ __forceinline__ void e4m3x4_to_small_f16(uint32_t codes, uint32_t& even, uint32_t& odd) {
+  const uint32_t up = codes << 8;
+  even = (up & 0x80008000u) | (up >> 1 & 0x3F803F80u);
+  odd = (codes & 0x80008000u) | (codes >> 1 & 0x3F803F80u);
 }
 
 }  // namespace dsv::cuda

@@ -17,6 +17,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/mma.cuh"
 
 namespace dsv::cuda {
 
@@ -28,94 +29,27 @@ struct MmaSums {
   float value[4] = {};
 };
 
-#ifdef DSV_CUDA_EMULATION
-
-inline uint4 load_once(const unsigned char* at) { return *reinterpret_cast<const uint4*>(at); }
-inline void e4m3x4_to_f16(uint32_t codes, uint32_t& low, uint32_t& high) {
-  const auto half = [&](int i) { return uint32_t{e4m3_to_f16(codes >> 8 * i & 0xFF)}; };
-  low = half(0) | half(1) << 16;
-  high = half(2) | half(3) << 16;
-}
-
-inline void e4m3x4_to_bf16(uint32_t codes, uint32_t& low, uint32_t& high) {
-  const auto code = [&](int i) { return uint32_t{float_to_bf16(e4m3_to_float(codes >> 8 * i & 0xFF))}; };
-  low = code(0) | code(1) << 16;
-  high = code(2) | code(3) << 16;
-}
-
-template <TensorFormat kFormat>
-void mma(MmaSums& sums, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  uint32_t words[6][kWarp];
-  for (int i = 0; i < 6; ++i) {
-    memcpy(words[i], emulation::exchange(kAllLanes, i < 4 ? a[i] : b[i - 4]), sizeof words[i]);
-  }
-  const auto value = [](uint32_t word, int k) {
-    const auto code = static_cast<uint16_t>(word >> 16 * (k % 2));
-    return kFormat == TensorFormat::e4m3 ? f16_to_float(code) : bf16_to_float(code);
-  };
-  const unsigned g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
-  for (unsigned i = 0; i < 4; ++i) {
-    for (int k = 0; k < 16; ++k) {  // column k: word k / 8 of lane k % 8 / 2
-      const int lane = k % 8 / 2;
-      const float w = value(words[k / 8 * 2 + i / 2][4 * g + lane], k);
-      const float x = value(words[4 + k / 8][4 * (2 * t + i % 2) + lane], k);
-      sums.value[i] = fmaf(w, x, sums.value[i]);
-    }
-  }
-}
-
-#else
-
 // A weight's bytes, which nothing reads again before the cache has forgotten them.
 __device__ __forceinline__ uint4 load_once(const unsigned char* at) {
+#ifdef DSV_CUDA_EMULATION
+  return *reinterpret_cast<const uint4*>(at);
+#else
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(at));
   return v;
-}
-
-// Four e4m3 codes as two pairs of f16, which holds every e4m3 value.
-__device__ __forceinline__ void e4m3x4_to_f16(uint32_t codes, uint32_t& low, uint32_t& high) {
-#if __CUDA_ARCH__ >= 890
-  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.rn.f16x2.e4m3x2 %0, a; cvt.rn.f16x2.e4m3x2 %1, b; }"
-      : "=r"(low), "=r"(high)
-      : "r"(codes));
-#else
-  // The code's bits in f16's places are the value * 2^-8, subnormals included; NaN becomes 480.
-  const uint32_t two = __byte_perm(codes, 0, 0x1404), other = __byte_perm(codes, 0, 0x3424);
-  low = (two & 0x80008000u) | (two & 0x7F007F00u) >> 1;
-  high = (other & 0x80008000u) | (other & 0x7F007F00u) >> 1;
-  asm("mul.f16x2 %0, %0, %1;" : "+r"(low) : "r"(0x5C005C00u));
-  asm("mul.f16x2 %0, %0, %1;" : "+r"(high) : "r"(0x5C005C00u));
 #endif
-}
-
-// The same as bf16: the code's bits in bf16's places are the value * 2^-120.
-__device__ __forceinline__ void e4m3x4_to_bf16(uint32_t codes, uint32_t& low, uint32_t& high) {
-  const uint32_t two = __byte_perm(codes, 0, 0x1404), other = __byte_perm(codes, 0, 0x3424);
-  low = (two & 0x80008000u) | (two & 0x7F007F00u) >> 4;
-  high = (other & 0x80008000u) | (other & 0x7F007F00u) >> 4;
-  asm("fma.rn.bf16x2 %0, %0, %1, %2;" : "+r"(low) : "r"(0x7B807B80u), "r"(0x80008000u));
-  asm("fma.rn.bf16x2 %0, %0, %1, %2;" : "+r"(high) : "r"(0x7B807B80u), "r"(0x80008000u));
 }
 
 template <TensorFormat kFormat>
-__device__ __forceinline__ void mma(MmaSums& s, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  if constexpr (kFormat != TensorFormat::e4m3) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(s.value[0]), "+f"(s.value[1]), "+f"(s.value[2]), "+f"(s.value[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+__device__ __forceinline__ void mma(MmaSums& sums, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  if constexpr (kFormat == TensorFormat::e4m3) {
+    mma_f16(sums.value, a, b[0], b[1]);
   } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(s.value[0]), "+f"(s.value[1]), "+f"(s.value[2]), "+f"(s.value[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    mma_bf16(sums.value, a, b[0], b[1]);
   }
 }
-
-#endif
 
 inline constexpr bool weight_scaled(TensorFormat f) { return f != TensorFormat::bf16; }
 inline constexpr bool input_scaled(TensorFormat f) { return f == TensorFormat::e4m3; }
