@@ -285,20 +285,9 @@ __device__ __forceinline__ void add_up(Shared& s, int group, int32_t tiles, int3
     if (t + 1 == tiles) {
       for (int j = 0; j < 2; ++j) inverse[j] = s.inverse[b][own_row() + 8 * j];
     }
-    if (__ballot_sync(kAllLanes, before[0] != 1 || before[1] != 1) != 0) {
-#pragma unroll
-      for (int i = 0; i < 128; ++i) mix[i / 64][i % 64] *= before[i / 2 % 2];
-    }
+    rescale(mix, before);
     // The warpgroup that handed the weights over has fenced all that is read here.
-    const uint32_t weights = block_descriptor(s.queries + b * kBlock),
-                   values = wide_descriptor(s.tile[b] + 4 * group * kBlock);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < kRounds; ++k) {
-      wgmma_transposed(mix[0], weights + 2 * k, values + 128 * k);
-      wgmma_transposed(mix[1], weights + 2 * k, values + 128 * k + 2 * (kBlock >> 4));
-    }
-    wgmma_commit();
+    begin_sums<false>(mix, s.queries + b * kBlock, s.tile[b] + 4 * group * kBlock);
     wgmma_wait<0>();
     warp_arrive(&s.empty[b][group]);
   }

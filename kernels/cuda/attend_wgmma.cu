@@ -166,8 +166,11 @@ __device__ __forceinline__ void produce(const AttendRowsArgs& a, Shared& s, int6
 
 // ------------------------------------------------------------------------- scores and weights
 
-// Scores of 64 heads and the 64 latents of buffer b.
-__device__ __forceinline__ void tile_scores(const Shared& s, int b, int third, float (&score)[32]) {
+// Scores of 64 heads and a row's tile t, when it is there.
+__device__ __forceinline__ void tile_scores(Shared& s, int32_t t, int third, float (&score)[32]) {
+  const int b = t % 2;
+  barrier_wait(&s.full[b], t / 2 & 1);
+  fence_for_wgmma();
   const uint32_t q = block_descriptor(s.queries), k = block_descriptor(s.tile[b]),
                  rope = block_descriptor(s.rope[third]);
   constexpr uint32_t kNext = kBlock >> 4;
@@ -194,9 +197,7 @@ __device__ __forceinline__ void weigh_tiles(Shared& s, int32_t n, int32_t tiles)
     float score[32];
     uint32_t words[2][8];
     Stat stat[2];
-    barrier_wait(&s.full[b], t / 2 & 1);
-    fence_for_wgmma();
-    tile_scores(s, b, third, score);
+    tile_scores(s, t, third, score);
     tile_weights(score, s.factor, n - t * kTile, words, stat);
     named_barrier(2, kGroup);  // no warp reads the RoPE parts any more
 #pragma unroll
@@ -223,9 +224,7 @@ __device__ __forceinline__ void write_weights(const AttendRowsArgs& a, Shared& s
     float score[32];
     uint32_t words[2][8];
     Stat stat[2];
-    barrier_wait(&s.full[b], t / 2 & 1);
-    fence_for_wgmma();
-    tile_scores(s, b, third, score);
+    tile_scores(s, t, third, score);
     for (uint64_t& empty : s.empty[b]) warp_arrive(&empty);
     tile_weights(score, s.factor, n - t * kTile, words, stat);
     unsigned char* to = weights_of(a, result + t);
@@ -250,19 +249,8 @@ __device__ __forceinline__ void add_up(Shared& s, int group, int32_t tiles, floa
     barrier_wait(&s.weighed[b], t / 2 & 1);
     fence_for_wgmma();
     const float before[2] = {s.before[b][own_row()], s.before[b][own_row() + 8]};
-    if (__ballot_sync(kAllLanes, before[0] != 1 || before[1] != 1) != 0) {
-#pragma unroll
-      for (int i = 0; i < 128; ++i) mix[i / 64][i % 64] *= before[i / 2 % 2];
-    }
-    const uint32_t weights = block_descriptor(s.rope[third]),
-                   values = wide_descriptor(s.tile[b] + 4 * group * kBlock);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < kRounds; ++k) {
-      wgmma_transposed(mix[0], weights + 2 * k, values + 128 * k);
-      wgmma_transposed(mix[1], weights + 2 * k, values + 128 * k + 2 * (kBlock >> 4));
-      wgmma_commit();
-    }
+    rescale(mix, before);
+    begin_sums<true>(mix, s.rope[third], s.tile[b] + 4 * group * kBlock);
     wgmma_wait<3>();
     warp_arrive(&s.empty[b][0]);
     wgmma_wait<2>();

@@ -205,6 +205,26 @@ __device__ __forceinline__ int weights_at(int i, int j) {
   return (own_row() + 8 * j) * 128 + (i ^ threadIdx.x % kWarp / 4) * 16 + threadIdx.x % 4 * 4;
 }
 
+// Brings the sums of 256 values of 64 heads to a tile's maximum: `before` of rows g and g + 8.
+__device__ __forceinline__ void rescale(float (&mix)[2][64], const float (&before)[2]) {
+  if (__ballot_sync(kAllLanes, before[0] != 1 || before[1] != 1) == 0) return;
+#pragma unroll
+  for (int i = 0; i < 128; ++i) mix[i / 64][i % 64] *= before[i / 2 % 2];
+}
+// Begins to add a tile to them: a group of products for each round of latents, or one.
+template <bool kByRounds>
+__device__ __forceinline__ void begin_sums(float (&mix)[2][64], const unsigned char* weights,
+                                           const unsigned char* latents) {
+  const uint32_t a = block_descriptor(weights), b = wide_descriptor(latents);
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < kRounds; ++k) {
+    wgmma_transposed(mix[0], a + 2 * k, b + 128 * k);
+    wgmma_transposed(mix[1], a + 2 * k, b + 128 * k + 2 * (kBlock >> 4));
+    if (kByRounds || k + 1 == kRounds) wgmma_commit();
+  }
+}
+
 // Two neighbouring values of a head.
 __device__ __forceinline__ void write_mixed(const AttendRowsArgs& a, int64_t r, int head, int column, float x,
                                             float y, float inverse) {
