@@ -27,47 +27,8 @@ void* allocate(const DeviceOptions& options, int64_t size) {
 }
 
 int64_t row_bytes_of(const Geometry& g, bool official, Act kind) {
-  const int64_t index = int64_t{g.index_n_heads} * g.index_head_dim;
-  switch (kind) {
-    case Act::x:
-    case Act::mtp_x:
-    case Act::h:
-    case Act::delta:
-      return 4 * g.hidden_size;
-    case Act::q_latent:
-      return 4 * g.q_lora_rank;
-    case Act::kv_raw:
-      return 4 * g.latent_dim();
-    case Act::index_k_raw:
-      return 4 * g.index_head_dim;
-    case Act::index_weight:
-      return 4 * int64_t{g.index_n_heads};
-    case Act::q:
-      return 4 * g.num_heads * g.qk_head_dim();
-    case Act::index_q:
-      return official ? 2 * index + 4 * int64_t{g.index_n_heads} : 4 * index;
-    case Act::heads:
-      return 4 * g.num_heads * g.v_head_dim;
-    case Act::selected:
-      return g.has_indexer() ? 4 * int64_t{g.index_topk} : 0;
-    case Act::n_selected:
-      return g.has_indexer() ? 4 : 0;
-    case Act::expert:
-    case Act::expert_weight:
-      return g.n_routed_experts > 0 ? 4 * int64_t{g.num_experts_per_tok} : 0;
-    case Act::logits:
-      return 4 * g.vocab_size;
-    case Act::token:
-      return 4;
-    case Act::count:
-      break;
-  }
-  return 0;
-}
-
-int64_t row_values(const Geometry& g, Act kind) {  // logical, as f32
-  return kind == Act::index_q ? int64_t{g.index_n_heads} * g.index_head_dim
-                              : row_bytes_of(g, false, kind) / 4;
+  const int64_t values = row_values(g, kind);
+  return official && kind == Act::index_q ? 2 * values + 4 * int64_t{g.index_n_heads} : 4 * values;
 }
 
 // Where everything but the KV pool lies in one block.

@@ -13,47 +13,6 @@
 namespace dsv::cuda {
 namespace {
 
-int64_t index_dim(const Geometry& g) { return g.has_indexer() ? g.index_n_heads * g.index_head_dim : 0; }
-
-// Values of a row as the op table sees it.
-int64_t row_values(const Geometry& g, Act kind) {
-  switch (kind) {
-    case Act::x:
-    case Act::mtp_x:
-    case Act::h:
-    case Act::delta:
-      return g.hidden_size;
-    case Act::q_latent:
-      return g.q_lora_rank;
-    case Act::kv_raw:
-      return g.latent_dim();
-    case Act::index_k_raw:
-      return g.has_indexer() ? g.index_head_dim : 0;
-    case Act::index_weight:
-      return g.index_n_heads;
-    case Act::q:
-      return g.num_heads * g.qk_head_dim();
-    case Act::index_q:
-      return index_dim(g);
-    case Act::heads:
-      return g.num_heads * g.v_head_dim;
-    case Act::selected:
-      return g.has_indexer() ? g.index_topk : 0;
-    case Act::n_selected:
-      return g.has_indexer() ? 1 : 0;
-    case Act::expert:
-    case Act::expert_weight:
-      return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
-    case Act::logits:
-      return g.vocab_size;
-    case Act::token:
-      return 1;
-    case Act::count:
-      break;
-  }
-  return 0;
-}
-
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t pitch_of(const HostMatrix& m) { return weight_pitch(m.dtype, m.cols); }
 int64_t blocks(int64_t n) { return (n + kQuantBlock - 1) / kQuantBlock; }
@@ -181,7 +140,7 @@ Buffer buffer(Device* device, Act kind) { return cuda_device(device).act[static_
 // A row of turned index queries in the official form.
 void store_index_query(const Geometry& g, const float* values, unsigned char* row) {
   const int64_t dim = g.index_head_dim;
-  unsigned char* scales = row + round_up(index_dim(g), 4);
+  unsigned char* scales = row + round_up(row_values(g, Act::index_q), 4);
   for (int32_t h = 0; h < g.index_n_heads; ++h, values += dim, row += dim) {
     float amax = 0;
     for (int64_t i = 0; i < dim; ++i) amax = std::fmax(amax, std::fabs(values[i]));
@@ -230,7 +189,7 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
 void fetch(Device* handle, Act kind, const void* buffer, RowRange rows, float* values) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
-  const int64_t n = row_values(g, kind), row_bytes = d.layout.act_row[static_cast<int>(kind)];
+  const int64_t n = row_values(g, kind);
   if (n == 0) return;
   if (kind != Act::index_q || !d.official()) {
     d.download(values, d.row_of(kind, buffer, rows.first), rows.count * n * 4);
@@ -241,6 +200,7 @@ void fetch(Device* handle, Act kind, const void* buffer, RowRange rows, float* v
     }
     return;
   }
+  const int64_t row_bytes = d.layout.act_row[static_cast<int>(kind)];
   std::vector<unsigned char> row(static_cast<size_t>(row_bytes));
   for (int32_t r = 0; r < rows.count; ++r) {
     d.download(row.data(), d.row_of(kind, buffer, rows.first + r), row_bytes);
@@ -304,7 +264,7 @@ Layout::Layout(const DeviceOptions& o) {
     const auto act_kind = static_cast<Act>(kind);
     act_row[kind] = 4 * row_values(g, act_kind);
     if (act_kind == Act::index_q && official) {
-      act_row[kind] = round_up(index_dim(g), 4) + 4 * int64_t{g.index_n_heads};
+      act_row[kind] = round_up(row_values(g, Act::index_q), 4) + 4 * int64_t{g.index_n_heads};
     }
     if (act_kind != Act::mtp_x || o.with_mtp) act[kind] = buffer_rows(o, act_kind) * act_row[kind];
   }
@@ -315,7 +275,7 @@ Layout::Layout(const DeviceOptions& o) {
   packed = packed_bytes(t, widest);
   const int64_t routing =
       g.n_routed_experts * int64_t{tensor_splits(g.n_routed_experts, weight_pitch(Dtype::bf16, d))};
-  wide = 4 * t * std::max({index_dim(g), 2 * d, routing});
+  wide = 4 * t * std::max({row_values(g, Act::index_q), 2 * d, routing});
   allowed = 4 * ((g.vocab_size + 31) / 32);
   biases = static_cast<int64_t>(sizeof(TokenBias)) * g.vocab_size;
   unbiased = 4 * g.vocab_size;

@@ -132,43 +132,7 @@ int32_t token(Device* handle, int32_t i) {
 }  // namespace
 
 int64_t RefDevice::width(Act kind) const {
-  const Geometry& g = geometry;
-  switch (kind) {
-    case Act::x:
-    case Act::h:
-    case Act::delta:
-      return g.hidden_size;
-    case Act::mtp_x:
-      return options.with_mtp ? g.hidden_size : 0;
-    case Act::q_latent:
-      return g.q_lora_rank;
-    case Act::kv_raw:
-      return g.latent_dim();
-    case Act::index_k_raw:
-      return g.has_indexer() ? g.index_head_dim : 0;
-    case Act::index_weight:
-      return g.index_n_heads;
-    case Act::q:
-      return g.num_heads * g.qk_head_dim();
-    case Act::index_q:
-      return g.has_indexer() ? g.index_n_heads * g.index_head_dim : 0;
-    case Act::heads:
-      return g.num_heads * g.v_head_dim;
-    case Act::selected:
-      return g.has_indexer() ? g.index_topk : 0;
-    case Act::n_selected:
-      return g.has_indexer() ? 1 : 0;
-    case Act::expert:
-    case Act::expert_weight:
-      return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
-    case Act::logits:
-      return g.vocab_size;
-    case Act::token:
-      return 1;
-    case Act::count:
-      break;
-  }
-  return 0;
+  return kind == Act::mtp_x && !options.with_mtp ? 0 : row_values(geometry, kind);
 }
 
 void RefDevice::write(Act kind, Buffer buffer, int32_t r, const Vector& values) const {

@@ -65,6 +65,45 @@ inline constexpr bool is_integer(Act kind) {
   return kind == Act::selected || kind == Act::n_selected || kind == Act::expert || kind == Act::token;
 }
 
+// Values of a row; 0: the geometry has no such buffer.
+inline int64_t row_values(const Geometry& g, Act kind) {
+  switch (kind) {
+    case Act::x:
+    case Act::mtp_x:
+    case Act::h:
+    case Act::delta:
+      return g.hidden_size;
+    case Act::q_latent:
+      return g.q_lora_rank;
+    case Act::kv_raw:
+      return g.latent_dim();
+    case Act::index_k_raw:
+      return g.has_indexer() ? g.index_head_dim : 0;
+    case Act::index_weight:
+      return g.index_n_heads;
+    case Act::q:
+      return g.num_heads * g.qk_head_dim();
+    case Act::index_q:
+      return g.has_indexer() ? g.index_n_heads * g.index_head_dim : 0;
+    case Act::heads:
+      return g.num_heads * g.v_head_dim;
+    case Act::selected:
+      return g.has_indexer() ? g.index_topk : 0;
+    case Act::n_selected:
+      return g.has_indexer() ? 1 : 0;
+    case Act::expert:
+    case Act::expert_weight:
+      return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
+    case Act::logits:
+      return g.vocab_size;
+    case Act::token:
+      return 1;
+    case Act::count:
+      break;
+  }
+  return 0;
+}
+
 struct DeviceOptions {
   const Geometry* geometry = nullptr;  // copied
   Precision precision = Precision::official;

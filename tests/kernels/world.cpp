@@ -130,36 +130,6 @@ void World::draw_weights() {
   if (g.n_shared_experts > 0) ffn("shared", g.shared_intermediate_size());
 }
 
-int64_t World::width(Act kind) const {
-  switch (kind) {
-    case Act::q_latent:
-      return g.q_lora_rank;
-    case Act::kv_raw:
-      return g.latent_dim();
-    case Act::index_k_raw:
-      return g.has_indexer() ? g.index_head_dim : 0;
-    case Act::index_weight:
-      return g.index_n_heads;
-    case Act::q:
-      return g.num_heads * g.qk_head_dim();
-    case Act::index_q:
-      return g.index_n_heads * g.index_head_dim;
-    case Act::heads:
-      return g.num_heads * g.v_head_dim;
-    case Act::selected:
-      return g.has_indexer() ? g.index_topk : 0;
-    case Act::n_selected:
-      return g.has_indexer() ? 1 : 0;
-    case Act::expert:
-    case Act::expert_weight:
-      return g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
-    case Act::logits:
-      return g.vocab_size;
-    default:
-      return g.hidden_size;
-  }
-}
-
 void World::draw_inputs() {
   const bool official = setup.precision == Precision::official;
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {

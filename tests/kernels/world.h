@@ -58,7 +58,7 @@ class World {
   std::vector<std::vector<unsigned char>> pages;  // of kLayer; slots without a token hold NaN
   HostMatrix matrix(const std::string& name) const { return matrices_.at(name); }
 
-  int64_t width(Act kind) const;
+  int64_t width(Act kind) const { return row_values(g, kind); }
   // Position i of what row r attends to, and how many there are.
   int32_t selected(int32_t r, int32_t i) const {
     return static_cast<int32_t>(input.at(Act::selected)[static_cast<size_t>(r * g.index_topk + i)]);
