@@ -46,6 +46,9 @@ struct InputForm {
   bool operator==(const InputForm&) const = default;
 };
 
+// Bytes of the codes in an official row of index queries; its scales come behind them.
+inline int64_t index_query_codes(const Geometry& g) { return (row_values(g, Act::index_q) + 3) / 4 * 4; }
+
 // Where a step's inputs lie in the one block that holds them, in int32.
 struct StepInputs {
   StepInputs(const DeviceOptions& options, int64_t page_stride);
@@ -273,6 +276,12 @@ void for_tiles(RowRange rows, int32_t tile, F&& body) {
 }
 
 // The table's entries that are not in device.cpp.
+int64_t plan_weight_copy(const DeviceOptions&, const HostMatrix&);
+const Weight* load_weight(Device*, const HostMatrix&);
+void store(Device*, Act kind, Buffer, RowRange, const float* values);
+void fetch(Device*, Act kind, const void* buffer, RowRange, float* values);
+void read_kv(Device*, int32_t layer, int32_t page, void* out);
+void write_kv(Device*, int32_t layer, int32_t page, const void* in);
 StepPlan begin_step(Device*, const StepArgs&);
 void end_step(Device*, bool complete);
 bool wait(Device*, double seconds, double* took);
