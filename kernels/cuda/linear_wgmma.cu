@@ -14,49 +14,14 @@
 // Measured 1.6 to 1.8 ms: a group does not multiply while it converts (some 400 cycles a block: cvt takes 8 a
 // warp) and scales, which the other one hides in part. Bound, up to some 100 rows: the weight's bytes, and as
 // many again of the input from L2 for each 128 outputs.
-#include "kernels/cuda/tensor.cuh"
-#include "kernels/cuda/wgmma.cuh"
+#include "kernels/cuda/linear_wgmma.cuh"
 
 namespace dsv::cuda {
 namespace {
 
-constexpr int kBoxBytes = kMapRows * 128;  // of a copy: 64 rows of a block of columns
-constexpr int kGroups = 2, kGroupThreads = 128, kConsumers = kGroups * kGroupThreads;
-constexpr int kThreads = kConsumers + kGroupThreads;  // and a group of which one thread has things copied
 [[maybe_unused]] constexpr int kTilesTogether = 16;  // of rows, whose weights are read at about the same time
 // A tile's outputs: rows of the weight, half of them of gate and half of up for SwiGLU.
 constexpr int tile_outputs(bool swiglu) { return swiglu ? kMapRows : 2 * kMapRows; }
-
-// Shared memory: kStages blocks of the weight's rows and of the input's (the first 64 of its columns, then
-// the others); as many blocks of the input's scales; barriers.
-template <int kRows_, int kStages_>
-struct RingOf {
-  static constexpr int kRows = kRows_, kStages = kStages_;
-  static constexpr int kWeight = 2 * kBoxBytes, kHalf = kRows * 128, kStage = kWeight + 2 * kHalf;
-  // Of kRows rows and those from a multiple of four on before, where a copy may begin.
-  static constexpr int kScaleRows = kRows + 4, kScale = (4 * kScaleRows + 127) / 128 * 128;
-  static constexpr int kBytes = kStages * (kStage + kScale + 16), kShared = 1024 + kBytes;
-  uint32_t stages;  // addresses, the first a multiple of 1024
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ uint32_t weight() const { return stages + stage * kStage; }
-  __device__ __forceinline__ uint32_t input() const { return weight() + kWeight; }
-  __device__ __forceinline__ uint32_t scales() const { return stages + kStages * kStage + stage * kScale; }
-  __device__ __forceinline__ uint32_t full(int s) const {
-    return stages + kStages * (kStage + kScale) + 8 * s;
-  }
-  __device__ __forceinline__ uint32_t empty(int s) const { return full(kStages) + 8 * s; }
-  __device__ __forceinline__ void next() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
-};
-using ManyRing = RingOf<kWgmmaRows, 4>;
-using SplitRing =
-    RingOf<kWgmmaRows, 3>;  // and behind it a sum of every thread's: what the splits so far give
-using FewRing =
-    RingOf<kMapRows, 4>;  // and behind it parts of splits, [rows][outputs], gate and up side by side
-constexpr int kTotals = kConsumers * 64 * 4;
-constexpr int kPartPitch = 2 * kMapRows + 4, kPart = kMapRows * kPartPitch * 4;
 
 struct WgmmaArgs {
   TensorMap x, x_both, scale, weight;  // x: in boxes of 64 rows, and of 128; weight: of a linear
@@ -73,26 +38,6 @@ __device__ __forceinline__ ExpertTile tile_of(const TensorArgs& a, int32_t at) {
   if (a.tiles) return a.tiles[at];
   const int32_t begin = at * kRows;
   return {0, begin, a.rows - begin < kRows ? a.rows - begin : kRows};
-}
-
-template <class Ring>
-__device__ __forceinline__ Ring start() {
-  Ring ring;
-  ring.stages = (shared_address(shared_memory()) + 1023) / 1024 * 1024;
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < Ring::kStages; ++s) {
-      barrier_init(ring.full(s), 1);
-      barrier_init(ring.empty(s), kConsumers / kWarp);
-    }
-    fence_barriers();
-  }
-  __syncthreads();
-  return ring;
-}
-template <class Ring>
-__device__ __forceinline__ float* behind(const Ring& ring) {
-  return reinterpret_cast<float*>(shared_memory() +
-                                  (ring.stages + Ring::kBytes - shared_address(shared_memory())));
 }
 
 // One thread has blocks [first_block, last_block) of a tile copied.
