@@ -118,6 +118,26 @@ inline constexpr int32_t tensor_tile_rows(int64_t rows, int64_t outputs) {
   if (rows <= 32) return rows <= 8 ? 8 : rows <= 16 ? 16 : 32;
   return rows > 64 && (rows + 127) / 128 * ((outputs + 127) / 128) >= 130 ? 128 : 64;
 }
+// The linear of a whole weight, without y.
+inline TensorArgs linear_args(const WeightView& w, PackedRows x, int32_t rows) {
+  TensorArgs args = {};
+  args.kind = TensorKind::linear;
+  args.dtype = w.dtype;
+  args.rows = rows;
+  args.x = x;
+  args.weight = w;
+  args.tile_rows = tensor_tile_rows(rows, w.rows);
+  // A few tiles of 64 rows would leave most of the GPU idle; those of 32 cut the columns, too.
+  if (w.dtype == Dtype::bf16 && rows <= 64 && w.rows <= 1024)
+    args.tile_rows = args.tile_rows < kFewRows ? args.tile_rows : kFewRows;
+  args.tile_bound = (rows + args.tile_rows - 1) / args.tile_rows;
+  args.outputs = w.rows;
+  args.pitch = w.pitch;
+  args.factor = 1;
+  args.groups = 1;
+  args.early = true;
+  return args;
+}
 
 // y[r, h, o] = W[h * group_rows + first_row + o] mixed[r, h], rounded to bf16, and y as codes: of few rows
 // and heads of 128 values.

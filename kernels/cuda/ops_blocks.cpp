@@ -1,7 +1,5 @@
 // Ops around the linears of a layer: embedding, norms, attention's projections, the MTP input, logits.
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/cuda/linear_ops.h"
 #include "kernels/cuda/rows.h"
@@ -10,27 +8,6 @@
 namespace dsv::cuda {
 
 namespace {
-
-// Of a whole weight, without y.
-TensorArgs linear_args(const WeightView& w, PackedRows x, int32_t rows) {
-  TensorArgs args = {};
-  args.kind = TensorKind::linear;
-  args.dtype = w.dtype;
-  args.rows = rows;
-  args.x = x;
-  args.weight = w;
-  args.tile_rows = tensor_tile_rows(rows, w.rows);
-  // A few tiles of 64 rows would leave most of the GPU idle; those of 32 cut the columns, too.
-  if (w.dtype == Dtype::bf16 && rows <= 64 && w.rows <= 1024)
-    args.tile_rows = std::min(args.tile_rows, kFewRows);
-  args.tile_bound = (rows + args.tile_rows - 1) / args.tile_rows;
-  args.outputs = w.rows;
-  args.pitch = w.pitch;
-  args.factor = 1;
-  args.groups = 1;
-  args.early = true;
-  return args;
-}
 
 // A norm whose rows go to linears: in `official` it packs them, too, in the forms that were wanted before.
 // `only_fp8`: and leaves packed[1] as it is, which work beside it may read.

@@ -95,15 +95,6 @@ Geometry small() {  // all dims differ, none is a multiple of another format's b
   return g;
 }
 
-void finish(Geometry& g) {
-  g.softmax_scale = 1 / std::sqrt(static_cast<double>(g.qk_head_dim()));
-  g.inv_freq.clear();
-  for (int64_t i = 0; i < g.qk_rope_head_dim / 2; ++i) {
-    g.inv_freq.push_back(
-        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(g.qk_rope_head_dim)));
-  }
-}
-
 Geometry dense() {  // deepseek_v3 without q_lora; partial blocks everywhere
   Geometry g = small();
   g.q_lora_rank = 0;

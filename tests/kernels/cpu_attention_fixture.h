@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -17,20 +16,16 @@
 #include <vector>
 
 #include "backend/ops.h"
+#include "kernels/reference/formats.h"
+#include "tests/kernels/world.h"
 
 namespace dsv {
 namespace {
 
-double decode_e4m3(uint8_t code) {
-  const int exponent = code >> 3 & 15, mantissa = code & 7;
-  const double value = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
-  return code & 0x80 ? -value : value;
-}
-float decode_bf16(uint16_t half) { return std::bit_cast<float>(uint32_t{half} << 16); }
-uint16_t to_bf16(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
+using reference::decode_bf16;
+using reference::decode_e4m3;
+using reference::encode_bf16;
+
 template <class T>
 T load(const unsigned char* from) {
   T value;
@@ -93,21 +88,12 @@ struct Case {
   Dtype weight;
 };
 
-void finish_geometry(Geometry& g) {
-  g.softmax_scale = 1 / std::sqrt(static_cast<double>(g.qk_head_dim()));
-  g.inv_freq.clear();
-  for (int64_t i = 0; i < g.qk_rope_head_dim / 2; ++i) {
-    g.inv_freq.push_back(
-        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(g.qk_rope_head_dim)));
-  }
-}
-
 std::vector<Case> cases() {
   std::vector<Case> list;
   std::istringstream targets(cpu_targets());
   for (std::string target; targets >> target;) {
     const auto add = [&](const char* name, Geometry g, Precision precision, Dtype weight) {
-      finish_geometry(g);
+      test::finish(g);
       list.push_back({target + "_" + name, target, g, precision, weight});
     };
     add("released_official", released_geometry(), Precision::official, Dtype::f8_e4m3);
@@ -146,8 +132,8 @@ struct StoredWeight {
             load<float>(scales + 4 * (i / cols / kQuantBlock * blocks + i % cols / kQuantBlock));
         values.push_back(decode_e4m3(*to) * scale);
       } else if (dtype == Dtype::bf16) {
-        save(to, to_bf16(x));
-        values.push_back(decode_bf16(to_bf16(x)));
+        save(to, encode_bf16(x));
+        values.push_back(decode_bf16(encode_bf16(x)));
       } else if (dtype == Dtype::f16) {  // a small grid that f16 holds: +-m / 64, 16 <= m < 32
         const auto m = static_cast<uint16_t>(random() % 16);
         const bool negative = random() % 2 != 0;
@@ -230,8 +216,8 @@ class Fixture {
           values[i] = decode_e4m3(row[i]) * load<float>(scale);
         } else {
           const int64_t at = (g.kv_lora_rank + 127) / 128 * 4 + g.kv_lora_rank + 2 * (i - g.kv_lora_rank);
-          save(row + at, to_bf16(x));
-          values[i] = decode_bf16(to_bf16(x));
+          save(row + at, encode_bf16(x));
+          values[i] = decode_bf16(encode_bf16(x));
         }
       }
       unsigned char* index = page.data() + kPageTokens * layout.latent_row_bytes;

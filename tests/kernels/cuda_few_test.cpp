@@ -52,22 +52,6 @@ struct Packed {
   }
 };
 
-TensorArgs linear(const WeightView& w, const PackedRows& x, int32_t rows, int64_t outputs, float* y) {
-  TensorArgs a = {};
-  a.kind = TensorKind::linear;
-  a.dtype = w.dtype;
-  a.rows = rows;
-  a.x = x;
-  a.weight = w;
-  a.tile_rows = 8;
-  a.tile_bound = 1;
-  a.outputs = a.y_stride = outputs;
-  a.pitch = w.pitch;
-  a.y = y;
-  a.factor = 1;
-  return a;
-}
-
 // What routing leaves.
 struct Routed {
   std::vector<int32_t> expert, pair_row, pair_of, n_tiles;
@@ -125,7 +109,10 @@ void check_routing(const Router& router, int32_t rows, float bias_size) {
                      to.tiles.data(),
                      to.n_tiles.data()};
   };
-  launch_tensor(linear(view, packed.rows, rows, router.experts, logits.data()), nullptr);
+  TensorArgs linear = linear_args(view, packed.rows, rows);
+  linear.y = logits.data();
+  linear.y_stride = router.experts;
+  launch_tensor(linear, nullptr);
   launch_route(route(several), nullptr);
   launch_group(group(several), nullptr);
   ASSERT_TRUE(takes_route_few(route(one), view));
@@ -162,7 +149,9 @@ void check_values(int32_t heads, int64_t rank, int32_t rows) {
   const int64_t width = heads * kValue;
   std::vector<float> one = unset<float>(rows * width), several = one;
   const Packed in(mixed.data(), rows, heads * rank, Rounding::bf16);
-  TensorArgs a = linear(w, in.rows, rows, kValue, several.data());
+  TensorArgs a = linear_args(w, in.rows, rows);
+  a.outputs = kValue;
+  a.y = several.data();
   a.y_stride = width;
   a.to_bf16 = true;
   a.groups = heads;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "backend/ops.h"
+#include "tests/kernels/world.h"
 
 namespace dsv {
 namespace {
@@ -35,8 +36,7 @@ Geometry geometry() {
   g.index_n_heads = 2;
   g.index_head_dim = 16;
   g.index_topk = 64;
-  g.softmax_scale = 1 / std::sqrt(static_cast<double>(g.qk_head_dim()));
-  for (int i = 0; i < 4; ++i) g.inv_freq.push_back(std::pow(10000.0, -i / 4.0));
+  test::finish(g);
   return g;
 }
 

@@ -22,6 +22,15 @@ bool on_bf16_grid(Act kind) {
 
 }  // namespace
 
+void finish(Geometry& g) {
+  g.softmax_scale = 1 / std::sqrt(static_cast<double>(g.qk_head_dim()));
+  g.inv_freq.clear();
+  for (int64_t i = 0; i < g.qk_rope_head_dim / 2; ++i) {
+    g.inv_freq.push_back(
+        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(g.qk_rope_head_dim)));
+  }
+}
+
 World::World(const Setup& s) : setup(s), g(setup.geometry), random_(s.seed) {
   draw_rows();
   draw_weights();

@@ -14,6 +14,9 @@
 
 namespace dsv::test {
 
+// What follows from a geometry's dims: the softmax's scale and plain RoPE's frequencies.
+void finish(Geometry&);
+
 struct Setup {
   std::string name;
   Geometry geometry;
