@@ -138,7 +138,7 @@ __device__ __forceinline__ void mix_values(const AttendRowsArgs& a) {
     const int32_t at = tid + kMixThreads * i;
     position[i] = at < a.topk ? selected[at] : 0;
   }
-  if (tiles <= 0) return;
+  if (tiles <= 0) return wait_for_last();
   if (tid == 0) {
     for (int b = 0; b < kBuffers; ++b) {
       barrier_init(&s.full[b], 4);

@@ -140,6 +140,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
         for (int i = 0; i < 32; ++i) total[32 * half + i] = fmaf(sums[i], scale[b], total[32 * half + i]);
       }
+#pragma unroll
+      for (int j = 0; j < kUnits * 4; ++j) keep(fragment[j / 4][j % 4]);  // until no product reads them
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {

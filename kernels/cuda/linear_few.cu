@@ -303,9 +303,15 @@ struct Few {
     return 3;  // so few that small cases take both ways
 #else
     const auto ask = [](int n) {
+      const int64_t bytes = 2 * shared_bytes(n);
+      if (bytes > 48 * 1024) {
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(few_kernel<Form>),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+      }
       int blocks = 0;
       cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, few_kernel<Form>, n * kWarp,
-                                                    static_cast<size_t>(2 * shared_bytes(n)));
+                                                    static_cast<size_t>(bytes));
+      cudaGetLastError();  // it is about speed only, and no fault of the GPU's
       return blocks > 0 ? blocks : 1;
     };
     static const int of_few_warps = ask(4), of_most = ask(kMaxWarps);

@@ -186,7 +186,7 @@ TEST(Enqueued, ALostGpuLosesNoTokens) {
   const std::vector<int32_t> expected = generate(cpu_ops(), kNoHurry, 0, {{request, 0, -1, {}}})[0];
   bool lost = true;
   int64_t pieces = 0;
-  for (; lost; pieces += pieces < 30 ? 1 : 23) {  // of some 690 in all
+  for (; lost; pieces += pieces < 12 ? 1 : 53) {  // of some 690 in all
     const std::vector<int32_t> held = held_when_lost(pieces, request, &lost);
     ASSERT_LE(held.size(), expected.size());
     EXPECT_TRUE(std::equal(held.begin(), held.end(), expected.begin())) << "lost after " << pieces;

@@ -1,6 +1,6 @@
-// wgmma.cuh on the CPU (test code). A product is made when it is issued and made again when it is waited for:
-// what changes its operands in between shows, and so does a result that is used too early, which is NaN. Sums
-// are f32 with k ascending. Memory fences do nothing.
+// wgmma.cuh on the CPU (test code). A product is made when it is issued, and one of four threads makes it
+// again when it is waited for: what changes its operands in between shows, and so does a result that is used
+// too early, which is NaN. Sums are f32 with k ascending. Memory fences do nothing.
 #pragma once
 
 #include <array>
@@ -22,6 +22,7 @@ struct Product {
 };
 // Of every thread of the running block: groups that were committed, and at last the open one.
 inline std::vector<std::vector<Product>> issued[1024];
+inline unsigned waited_for[1024];  // products
 
 inline void issue(float* to, size_t count, bool add, std::function<void(float*)> product) {
   std::vector<std::vector<Product>>& groups = issued[threadIdx.x];
@@ -48,12 +49,14 @@ void wgmma_wait() {
   std::vector<std::vector<Product>>& groups = issued[threadIdx.x];
   for (; groups.size() > kPending + 1; groups.erase(groups.begin())) {
     for (const Product& p : groups.front()) {
-      std::vector<float> again = p.before;
-      p.add(again.data());
-      const size_t bytes = again.size() * sizeof(float);
-      if (std::memcmp(again.data(), p.after.data(), bytes) != 0) {
-        std::fprintf(stderr, "emulation: operands changed under a product (thread %u)\n", threadIdx.x);
-        std::abort();
+      const size_t bytes = p.after.size() * sizeof(float);
+      if ((threadIdx.x + waited_for[threadIdx.x]++) % 4 == 0) {
+        std::vector<float> again = p.before;
+        p.add(again.data());
+        if (std::memcmp(again.data(), p.after.data(), bytes) != 0) {
+          std::fprintf(stderr, "emulation: operands changed under a product (thread %u)\n", threadIdx.x);
+          std::abort();
+        }
       }
       std::memcpy(p.to, p.after.data(), bytes);
     }
