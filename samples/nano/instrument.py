@@ -1,20 +1,23 @@
 """What sparse attention does in nano, measured: accuracy against index_topk, how much attention the indexer's choice holds,
 attention sinks, and what goes wrong in retrieval. FINDINGS.md says what was found.
 
-python instrument.py CHECKPOINT --out DIR [--other CHECKPOINT] [--cases 32]
+python instrument.py CHECKPOINT --out DIR [--other CHECKPOINT] [--cases 32] [--dsv BIN] [--backend cuda:0]
 
-Writes DIR/instrument.json and PNGs; about two minutes on one H100 for each checkpoint. --other: one that was trained
-without the indexer's warm-up (train.py --seconds with 0 for that stage). All cases have held-out values; greedy, bf16.
+Writes DIR/instrument.json and PNGs. Answers come from `dsv eval` in `official`; PyTorch looks at attention only. --other: a
+checkpoint that was trained without the indexer's warm-up (train.py --seconds with 0 for that stage). All cases have held-out
+values; greedy.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import time
 
 import torch
 
 import evaluate
+import report
 import suites
 
 DENSE = 0
@@ -44,13 +47,17 @@ def cases(tokens, count):
 
 
 def answers(runner, rows, k):
-    """-> [(case, output ids, passed)]"""
-    runner.k = k
-    prompts = [runner.tokens.enc(evaluate.prompt(c)) for c in rows]
-    longest = max(map(len, prompts))
-    batch = 16 if longest > 6000 else 48 if longest > 1800 else 128
-    outputs = runner.run(prompts, max(c["max_tokens"] for c in rows), batch)
-    return [(c, o, evaluate.verify(c, runner.tokens.dec(o))) for c, o in zip(rows, outputs)]
+    """-> [(case, output ids, passed)], by the library with another index_topk"""
+    folder = os.path.join(runner.out, f"{runner.mark}-{name(k)}")
+    model = report.with_topk(runner.folder, folder, k)
+    cases = os.path.join(folder, "cases.jsonl")
+    with open(cases, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(c, ensure_ascii=False) + "\n" for c in rows)
+    command = [runner.dsv, "eval", cases, "--json", "--model", model, "--backend", runner.backend, "--sessions", "8"]
+    done = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["results"]
+    by_id = {r["id"]: r for r in done}
+    said = lambda r: (r["reasoning"] + "</think>" if r.get("reasoning") else "") + r.get("content", "")
+    return [(c, runner.tokens.enc(said(by_id[c["id"]])), by_id[c["id"]]["passed"]) for c in rows]
 
 
 def accuracy(runner, by_suite, topk, clock):
@@ -197,9 +204,11 @@ def failures(runner, kept, clock, passed_too=4):
     return out
 
 
-def measure(folder, count, topk, clock):
+def measure(folder, options, topk, clock):
     runner = evaluate.Runner(folder, "cuda" if torch.cuda.is_available() else "cpu")
-    by_suite = cases(runner.tokens, count)
+    runner.folder, runner.out, runner.mark = folder, options.out, report.fingerprint(folder)
+    runner.dsv, runner.backend = options.dsv, options.backend
+    by_suite = cases(runner.tokens, options.cases)
     clock(f"{folder}: cases generated")
     table, kept = accuracy(runner, by_suite, topk, clock)
     attention = {}
@@ -270,6 +279,8 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--other", help="a checkpoint whose indexer was not warmed up")
     parser.add_argument("--cases", type=int, default=32, help="a suite")
+    parser.add_argument("--dsv", default=os.path.join(report.TOP, "build/release/bin/dsv"))
+    parser.add_argument("--backend", default="cpu", help="dsv's")
     parser.add_argument("--quick", action="store_true", help="only a few values of index_topk")
     options = parser.parse_args()
     start = time.time()
@@ -279,7 +290,7 @@ def main():
     folders = {"warm-up": options.checkpoint} | ({"no-warm-up": options.other} if options.other else {})
     runs = {}
     for label, folder in folders.items():
-        runs[label] = measure(folder, options.cases, topk, clock)
+        runs[label] = measure(folder, options, topk, clock)
         with open(os.path.join(options.out, "instrument.json"), "w") as file:
             json.dump(runs, file, indent=1, ensure_ascii=False)
         draw(options.out, runs)

@@ -83,8 +83,8 @@ def read(folder, group):
     return suites
 
 
-def dense_copy(checkpoint, folder):
-    """The checkpoint with an index_topk that leaves no token out: dense attention by the same code."""
+def with_topk(checkpoint, folder, topk=None):
+    """The checkpoint with another index_topk; without one it leaves no token out: dense attention by the same code."""
     os.makedirs(folder, exist_ok=True)
     for name in os.listdir(checkpoint):
         path = os.path.join(folder, name)
@@ -92,7 +92,7 @@ def dense_copy(checkpoint, folder):
             os.symlink(os.path.abspath(os.path.join(checkpoint, name)), path)
     with open(os.path.join(checkpoint, "config.json")) as file:
         config = json.load(file)
-    config["index_topk"] = config["max_position_embeddings"]
+    config["index_topk"] = topk or config["max_position_embeddings"]
     path = os.path.join(folder, "config.json")
     os.remove(path)
     with open(path, "w") as file:
@@ -146,7 +146,7 @@ class Evaluation:
         self.start = time.time()
         self.work = os.path.join(options.out, f"work-{options.backend.split(':')[0]}-{fingerprint(options.checkpoint)}")
         os.makedirs(self.work, exist_ok=True)
-        self.dense = dense_copy(options.checkpoint, os.path.join(options.out, "dense"))
+        self.dense = with_topk(options.checkpoint, os.path.join(options.out, "dense"))
         library = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(options.dsv))), "lib")
         paths = [library, os.environ.get("LD_LIBRARY_PATH", "")]
         self.environment = dict(os.environ, LD_LIBRARY_PATH=":".join(filter(None, paths)), OMP_NUM_THREADS="1")
