@@ -309,9 +309,10 @@ struct Few {
                              cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
       }
       int blocks = 0;
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, few_kernel<Form>, n * kWarp,
-                                                    static_cast<size_t>(bytes));
-      cudaGetLastError();  // it is about speed only, and no fault of the GPU's
+      if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, few_kernel<Form>, n * kWarp,
+                                                        static_cast<size_t>(bytes)) != cudaSuccess) {
+        cudaGetLastError();  // it is about speed only, and no fault of the GPU's
+      }
       return blocks > 0 ? blocks : 1;
     };
     static const int of_few_warps = ask(4), of_most = ask(kMaxWarps);

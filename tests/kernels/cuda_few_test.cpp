@@ -11,36 +11,10 @@
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/rows.h"
+#include "tests/kernels/draw.h"
 
 namespace dsv::cuda {
 namespace {
-
-std::vector<float> draw(int64_t n, unsigned seed = 5) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(static_cast<size_t>(n));
-  for (float& x : out) x = normal(random);
-  return out;
-}
-
-std::vector<uint16_t> draw_bf16(int64_t n, unsigned seed) {
-  std::vector<uint16_t> out;
-  for (const float x : draw(n, seed)) out.push_back(float_to_bf16(x));
-  return out;
-}
-
-std::vector<unsigned char> draw_e4m3(int64_t n, unsigned seed) {
-  std::vector<unsigned char> out;
-  for (const float x : draw(n, seed)) out.push_back(static_cast<unsigned char>(float_to_e4m3(x)));
-  return out;
-}
-
-template <class T>
-std::vector<T> unset(int64_t n) {
-  std::vector<T> out(static_cast<size_t>(n));
-  std::memset(out.data(), 0x77, out.size() * sizeof(T));
-  return out;
-}
 
 struct Packed {
   std::vector<unsigned char> memory;

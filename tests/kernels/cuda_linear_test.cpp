@@ -11,18 +11,11 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/rows.h"
+#include "tests/kernels/draw.h"
 #include "tests/kernels/world.h"
 
 namespace dsv::cuda {
 namespace {
-
-std::vector<float> draw(int64_t n) {
-  std::mt19937 random(5);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(static_cast<size_t>(n));
-  for (float& x : out) x = normal(random);
-  return out;
-}
 
 struct Packed {
   std::vector<unsigned char> memory;

@@ -13,24 +13,10 @@
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/rows.h"
+#include "tests/kernels/draw.h"
 
 namespace dsv::cuda {
 namespace {
-
-std::vector<float> draw(int64_t n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(static_cast<size_t>(n));
-  for (float& x : out) x = normal(random);
-  return out;
-}
-
-template <class T>
-std::vector<T> unset(int64_t n) {
-  std::vector<T> out(static_cast<size_t>(n));
-  std::memset(out.data(), 0x77, out.size() * sizeof(T));
-  return out;
-}
 
 // Codes of all rows at once, and of a few at a time.
 void check_pack(int32_t rows, int64_t cols, Rounding rounding, bool power_of_two) {
@@ -107,9 +93,7 @@ void check_values(int32_t rows) {
   constexpr int32_t heads = 128;  // as many as have one split
   constexpr int64_t rank = 512;
   constexpr int64_t kValue = 128, kNope = 128, kPerHead = kNope + kValue;
-  std::vector<unsigned char> weight;
-  for (const float x : draw(heads * kPerHead * rank, 8))
-    weight.push_back(static_cast<unsigned char>(float_to_e4m3(x)));
+  const std::vector<unsigned char> weight = draw_e4m3(heads * kPerHead * rank, 8);
   const std::vector<float> scale = draw(heads * 2 * (rank / 128), 9), mixed = draw(rows * heads * rank, 10);
   std::vector<unsigned char> codes = unset<unsigned char>(packed_bytes(rows, heads * rank));
   launch_pack_codes({rows, heads * rank, mixed.data(), heads * rank, Rounding::bf16, false, codes.data()},
@@ -154,9 +138,7 @@ TEST(CudaMany, Values) {
 // W_k^T q by blocks that keep a head's weights, and as few rows have it.
 void check_absorb(int32_t heads, int32_t rows) {
   constexpr int64_t kRank = 512, kPerHead = 256, kHeadDim = 192;
-  std::vector<unsigned char> weight;
-  for (const float x : draw(heads * kPerHead * kRank, 11))
-    weight.push_back(static_cast<unsigned char>(float_to_e4m3(x)));
+  const std::vector<unsigned char> weight = draw_e4m3(heads * kPerHead * kRank, 11);
   const std::vector<float> scale = draw(heads * 2 * 4, 12);
   std::vector<float> q = draw(rows * heads * kHeadDim, 13);
   for (float& x : q) x = round_bf16(x);
