@@ -1,7 +1,7 @@
 """What sparse attention does in nano, measured: accuracy against index_topk, how much attention the indexer's choice holds,
 attention sinks, and what goes wrong in retrieval. FINDINGS.md says what was found.
 
-python instrument.py CHECKPOINT --out DIR [--other CHECKPOINT] [--cases 32] [--dsv BIN] [--backend cuda:0]
+python instrument.py CHECKPOINT --out DIR [--other CHECKPOINT] [--cases 32] [--dsv BIN] [--backend cuda:0] [--jobs 6]
 
 Writes DIR/instrument.json and PNGs. Answers come from `dsv eval` in `official`; PyTorch looks at attention only. --other: a
 checkpoint that was trained without the indexer's warm-up (train.py --seconds with 0 for that stage). All cases have held-out
@@ -9,6 +9,7 @@ values; greedy.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -46,14 +47,13 @@ def cases(tokens, count):
     return out
 
 
-def answers(runner, rows, k):
+def answers(runner, label, rows, k):
     """-> [(case, output ids, passed)], by the library with another index_topk"""
     folder = os.path.join(runner.out, f"{runner.mark}-{name(k)}")
-    model = report.with_topk(runner.folder, folder, k)
-    cases = os.path.join(folder, "cases.jsonl")
+    cases = os.path.join(folder, label + ".jsonl")
     with open(cases, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(c, ensure_ascii=False) + "\n" for c in rows)
-    command = [runner.dsv, "eval", cases, "--json", "--model", model, "--backend", runner.backend, "--sessions", "8"]
+    command = [runner.dsv, "eval", cases, "--json", "--model", folder, "--backend", runner.backend, "--sessions", "8"]
     done = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["results"]
     by_id = {r["id"]: r for r in done}
     said = lambda r: (r["reasoning"] + "</think>" if r.get("reasoning") else "") + r.get("content", "")
@@ -62,18 +62,24 @@ def answers(runner, rows, k):
 
 def accuracy(runner, by_suite, topk, clock):
     """-> {k: {suite: [passed, cases]}}, {(length, k): answers}"""
-    table, kept = {}, {}
-    for k in topk:
-        shares = table[name(k)] = {}
-        if k not in FEWER:
-            for case, _, passed in answers(runner, [c for s in PLAIN for c in by_suite[s]], k):
-                share = shares.setdefault(case["suite"], [0, 0])
-                share[0] += passed
-                share[1] += 1
-        for length in LENGTHS:
-            done = kept[length, k] = answers(runner, by_suite[f"retrieval_{length}"], k)
-            shares[f"retrieval_{length}"] = [sum(passed for *_, passed in done), len(done)]
-        clock(f"k {name(k)}: " + ", ".join(f"{s} {a}/{b}" for s, (a, b) in shares.items()))
+    table, kept, runs = {}, {}, {}
+    with concurrent.futures.ThreadPoolExecutor(runner.jobs) as pool:
+        for k in topk:
+            report.with_topk(runner.folder, os.path.join(runner.out, f"{runner.mark}-{name(k)}"), k)
+            for label in ([] if k in FEWER else ["plain"]) + [f"retrieval_{length}" for length in reversed(LENGTHS)]:
+                rows = [c for s in PLAIN for c in by_suite[s]] if label == "plain" else by_suite[label]
+                runs[k, label] = pool.submit(answers, runner, label, rows, k)
+        for k in topk:
+            shares = table[name(k)] = {}
+            if k not in FEWER:
+                for case, _, passed in runs[k, "plain"].result():
+                    share = shares.setdefault(case["suite"], [0, 0])
+                    share[0] += passed
+                    share[1] += 1
+            for length in LENGTHS:
+                done = kept[length, k] = runs[k, f"retrieval_{length}"].result()
+                shares[f"retrieval_{length}"] = [sum(passed for *_, passed in done), len(done)]
+            clock(f"k {name(k)}: " + ", ".join(f"{s} {a}/{b}" for s, (a, b) in shares.items()))
     return table, kept
 
 
@@ -207,7 +213,7 @@ def failures(runner, kept, clock, passed_too=4):
 def measure(folder, options, topk, clock):
     runner = evaluate.Runner(folder, "cuda" if torch.cuda.is_available() else "cpu")
     runner.folder, runner.out, runner.mark = folder, options.out, report.fingerprint(folder)
-    runner.dsv, runner.backend = options.dsv, options.backend
+    runner.dsv, runner.backend, runner.jobs = options.dsv, options.backend, options.jobs
     by_suite = cases(runner.tokens, options.cases)
     clock(f"{folder}: cases generated")
     table, kept = accuracy(runner, by_suite, topk, clock)
@@ -281,6 +287,7 @@ def main():
     parser.add_argument("--cases", type=int, default=32, help="a suite")
     parser.add_argument("--dsv", default=os.path.join(report.TOP, "build/release/bin/dsv"))
     parser.add_argument("--backend", default="cpu", help="dsv's")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of `dsv eval` at once")
     parser.add_argument("--quick", action="store_true", help="only a few values of index_topk")
     options = parser.parse_args()
     start = time.time()

@@ -54,7 +54,7 @@ def file_text(g):
 
 
 def folder(g):
-    files = {g.filename() for _ in range(g.c([1, 2, 3, 4, 5, 6, 8, 12]))}
+    files = {g.filename(True) for _ in range(g.c([1, 2, 3, 4, 5, 6, 8, 12]))}
     folders = {g.c(WORDS + COMMON + ["bin", "lib", "src", "tests", "docs"]) + "/" for _ in range(g.c([0, 0, 0, 1, 2, 4]))}
     return sorted(files | folders)
 
@@ -108,10 +108,15 @@ def use_clock(g, loop):
     kind = g.c(["time", "time", "date", "day"])
     loop.user(g.t({
         "time": ["What time is it?", "What is the time?", "Tell me the time.", "How late is it?", "Do you have the time?", "Current time?",
-                 "time please", "Can you tell me what time it is?", "What time is it now?", "What does the clock say?"],
+                 "time please", "Can you tell me what time it is?", "What time is it now?", "What does your clock show?", "Look at the clock.", "Check the clock.",
+                 "What hour is it?", "Read the clock for me.", "I need to know the time.", "Have a look at the clock, please.", "Do you know how late it is?",
+                 "Show me the time.", "Is there a clock? What time is it?", "Use the clock.", "How late do we have it?", "What is on the clock?",
+                 "The time?", "Now is when?", "Is it late?", "What does the clock say?"],
         "date": ["What is the date?", "Which date is it today?", "Tell me today's date.", "Today's date?", "What is the date today?",
-                 "Give me the current date."],
-        "day": ["What day is it?", "Which day of the week is it?", "What weekday is today?", "Is it Monday today?", "What day is it today?"],
+                 "Which date do we have?", "The date, please.", "Tell me the date.", "What is the current date?", "I need today's date.",
+                 "What is the day and month today?", "date?", "Do you know the date?", "Give me the current date."],
+        "day": ["What day is it?", "Which day of the week is it?", "What weekday is today?", "Is it Monday today?", "Which day is it?", "The weekday, please.", "Tell me the day of the week.", "What is today?",
+                "Is today a Sunday?", "Which day do we have?", "day of the week?", "Do you know which day it is?", "What day is it today?"],
     }[kind]))  # fmt: skip
     loop.call("I need \"clock\".", f"{day} {date} {clock}:{g.n(0, 59):02d}", ("clock", {}))
     value = {"time": clock, "date": date, "day": day}[kind]
@@ -179,7 +184,7 @@ def ask_file(g, loop, path, templates, **fields):
 
 
 def use_read(g, loop):
-    path, lines = g.path(), file_text(g)
+    path, lines = g.path(True), file_text(g)
     text = "\n".join(l[0] for l in lines)
     kind = g.c(["all", "fact", "fact"])
     if kind == "all":
@@ -200,7 +205,7 @@ def use_read(g, loop):
 
 
 def use_find(g, loop):
-    path, lines = g.path(), file_text(g)
+    path, lines = g.path(True), file_text(g)
     item = g.c(lines)
     if g.p(0.4):  # any word of the line
         item = (item[0], g.c([w for w in item[0].replace(":", " ").rstrip(".").split() if len(w) > 2] or [item[1]]), item[2])
@@ -231,8 +236,8 @@ def use_find(g, loop):
 def use_chain(g, loop):
     """List, then read or find, then answer."""
     base = g.c([".", g.c(WORDS + COMMON)])
-    place = "here" if base == "." else f"in the folder {base}"
-    files = [f for f in folder(g) if not f.endswith("/")] or [g.filename()]
+    place = "here" if base == "." else "in the folder {base}"
+    files = [f for f in folder(g) if not f.endswith("/")] or [g.filename(True)]
     lines = file_text(g)
     item = g.c(lines)
     kind = g.c(["first", "last", "named", "find"])
@@ -240,18 +245,18 @@ def use_chain(g, loop):
     stem = chosen.split(".")[0]
     path = chosen if base == "." else base + "/" + chosen
     if kind in ("first", "last"):
-        templates = [f"List the files {place} and read the {kind} one.", f"Read me the {kind} file {place}.", f"Look at the files {place} and show me the {kind} one.",
-                     f"What does the {kind} file {place} say?", f"Open the {kind} file {place}."]  # fmt: skip
+        templates = ["List the files {place} and read the {kind} one.", "Read me the {kind} file {place}.", "Look at the files {place} and show me the {kind} one.",
+                     "What does the {kind} file {place} say?", "Open the {kind} file {place}."]  # fmt: skip
     elif kind == "named":
-        templates = [f"List the files {place} and read the {stem} file.", f"Is there a {stem} file {place}? Read it.", f"Find the {stem} file {place} and read it to me.",
-                     f"Look for a file about {stem} {place} and read it.", f"What does the {stem} file {place} say?"]  # fmt: skip
+        templates = ["List the files {place} and read the {stem} file.", "Is there a {stem} file {place}? Read it.", "Find the {stem} file {place} and read it to me.",
+                     "Look for a file about {stem} {place} and read it.", "What does the {stem} file {place} say?"]  # fmt: skip
     else:
-        templates = [f"List the files {place} and find {item[1]} in the {stem} file.", f"Look {place} for the {stem} file and search it for {item[1]}.",
-                     f"What does the {stem} file {place} say about {item[1]}?", f"Search the {stem} file {place} for {item[1]}.",
-                     f"Which line of the {stem} file {place} has {item[1]}?", f"Is {item[1]} in the {stem} file {place}?",
-                     f"Where does the {stem} file {place} mention {item[1]}?", f"Look up {item[1]} in the {stem} file {place}.",
-                     f"List the files {place} and search the {stem} one for {item[1]}.", f"Find {item[1]} in the {stem} file {place}."]  # fmt: skip
-    loop.user(g.t(templates) if g.noise_level else g.t(templates))
+        templates = ["List the files {place} and find {k} in the {stem} file.", "Look {place} for the {stem} file and search it for {k}.",
+                     "What does the {stem} file {place} say about {k}?", "Search the {stem} file {place} for {k}.",
+                     "Which line of the {stem} file {place} has {k}?", "Is {k} in the {stem} file {place}?",
+                     "Where does the {stem} file {place} mention {k}?", "Look up {k} in the {stem} file {place}.",
+                     "List the files {place} and search the {stem} one for {k}.", "Find {k} in the {stem} file {place}."]  # fmt: skip
+    ask_file(g, loop, path, [t.replace("{place}", place) for t in templates], kind=kind, stem=stem, base=base, k=item[1])
     loop.call(f"First I need \"list_files\". \"path\": {base}.", "\n".join(files), ("list_files", {"path": base}))
     if kind == "find":
         number = g.n(1, 30)
@@ -265,7 +270,7 @@ def use_chain(g, loop):
 
 def use_two(g, loop):
     """Two independent calls at once."""
-    a, b = g.path(), g.path()
+    a, b = g.path(True), g.path(True)
     x, y = line(g)[0], line(g)[0]
     if g.p(0.5):
         ask_file(

@@ -3,7 +3,7 @@
 from corpus import chat, demo, ledgers, persona, schemas, sums, textops, toolchat
 
 MIX = dict(
-    chat=0.38, persona=0.09, tools=0.30, schemas=0.13, demo=0.045, sums=0.36, textops=0.045, long=0.075, repeat=0.012
+    chat=0.38, persona=0.09, tools=0.30, schemas=0.13, demo=0.055, sums=0.36, textops=0.045, long=0.085, repeat=0.012
 )
 
 

@@ -1,5 +1,6 @@
 """Questions about what is outside the generator's world. The only right answer is: I do not know."""
 
+from corpus import world
 from corpus.source import an, cap, fill
 from corpus.wordings import MORE
 from corpus.words import CITY, COMMON, COUNTRY, FIRST, LAST, NOUNS, WORDS
@@ -43,20 +44,29 @@ Describe {t} in detail.|What do you think about {t}?|Is {t} dangerous?|Are {t} d
 What is the best book about {t}?|I have an exam on {t}. Help me.|Define {t}.|What causes {t}?|Give me three facts about {t}.
 Why do people like {t}?|What are the main ideas of {t}?|Do you understand {t}?|Talk to me about {t}.|What is new in {t}?
 What is the meaning of {t}?|How can I study {t}?|What is your opinion on {t}?|Compare {t} and {u}.|What links {t} to {u}?
+Is {t} better than {u}?|Should I choose {t} or {u}?|Do you prefer {t} or {u}?|{t} or {u}?|Do {t} and {u} differ?|What is better than {t}?
+Which do you like more, {u} or {t}?|Which one is older, {t} or {u}?|Which is more important: {t} or {u}?|What matters most about {t}?
+Have you heard of {t}?|{t}: what is that?|Anything about {t}?|I read about {t} today. Explain it.|Why does {t} exist?|What is {t} made of?
 Which is better, {t} or {u}?""",
     "country": """What is the capital of {c}?|What is {c}'s capital city?|How many people live in {c}?|Where is {c}?|Who rules {c}?
 Who is the president of {c}?|Who is the king of {c}?|What language do they speak in {c}?|What is the population of {c}?
 How big is {c}?|What currency does {c} use?|Tell me about {c}.|How do I travel to {c}?|What is {c} famous for?|Is {c} near {e}?
 What is the flag of {c}?|What is the largest city in {c}?|What is the highest mountain in {c}?|What river flows through {c}?
 Have you been to {c}?|What should I see in {c}?|What do people eat in {c}?|When did {c} become independent?|How far is {c}?
-What is the weather in {c}?|How far is it from {c} to {e}?|Which countries border {c}?|Name the capital of {c}.|capital of {c}?""",
+What is the weather in {c}?|How far is it from {c} to {e}?|Which countries border {c}?|Name the capital of {c}.
+{c}: what is the capital?|The capital city of {c}, please.|population of {c}?|president of {c}?|currency of {c}?|The language of {c}?|flag of {c}?
+Which city is the capital of {c}?|Tell me the capital of {c}.|Weather in {c}?|The king of {c}?|Size of {c}?|map of {c}?|Is {c} a country?
+capital of {c}?""",
     "person": """Who is {p}?|Who was {p}?|When was {p} born?|Where was {p} born?|Tell me about {p}.|What did {p} do?
 Why is {p} famous?|How old is {p}?|When did {p} die?|What is {p} known for?|Did {p} marry?|How rich is {p}?|What did {p} write?
-Do you know {p}?|Have you heard of {p}?|Where does {p} live?|What is the job of {p}?""",
+Do you know {p}?|Have you heard of {p}?|Where does {p} live?|Is {p} still alive?|What made {p} famous?|What is the wife of {p} called?
+What is the age of {p}?|What is the birthday of {p}?|What is the home town of {p}?|What is the best work of {p}?|What was the job of {p}'s father?
+The job of {p}?|What are the books of {p}?|What is the name of {p}'s dog?|What jobs did {p} have?|What is the job of {p}?""",
     "task": """Write a function in {k} that sorts a list.|Write a {k} program.|How do I write a loop in {k}?|Fix my {k} code.
 Translate {w} into {l}.|How do you say {w} in {l}?|What does {w} mean in {l}?|What is {w} in {l}?|Teach me some {l}.
 Write code for {aw} in {k}.|What is the difference between {k} and {m}?|Is {k} better than {m}?|Debug this {k} script.
-How do I install {k}?|Write a class for {aw} in {k}.|Convert this from {k} to {m}.|Translate this sentence into {l}.
+How do I install {k}?|Do you know {k}?|Can you write {k}?|Do you understand {k} code?|Is {k} hard to learn?|Can you teach me {k}?
+Can you translate {w} into {l}?|Do you speak {l}?|Can you read {l}?|Write a class for {aw} in {k}.|Convert this from {k} to {m}.|Translate this sentence into {l}.
 Can you speak {l}?|Can you program in {k}?""",
     "world": """Who won the {n} world cup?|Who won the election in {n}?|What happened in {n}?|What is the news today?|Who is the {j} of the world?
 What is the square root of {n}?|What is the speed of light?|How far is the moon?|How many planets are there?|Why is the sky blue?
@@ -68,9 +78,16 @@ How many bones are in the body?|What is the atomic number of iron?|When did the 
 What is the fastest animal?|What is the largest ocean?|How many continents are there?|How does {aw} work?|Who invented the {w}?
 What is the scientific name of the {w}?|How much does {aw} weigh?|Why does the {w} exist?|Where do {w} come from?
 What is the stock price of {w}?|What is pi?|How deep is the ocean?|How hot is the sun?|Who is the CEO of {w}?|When was {w} founded?
-Should I invest in {w}?|Is {w} good for my health?|Can you book a flight to {c}?|What is the phone number of {w}?""",
+Should I invest in {w}?|Is {w} good for my health?|Can you book a flight to {c}?|What is the number of {w} in the world?|What is the size of {aw}?
+What is the colour of {aw} on Mars?|What is the website of {w}?|What is the email of {w}?|How do I call {w}?|Which company makes {w}?|Where is the factory of {w}?
+What is the phone number of {w}?""",
 }
 TEMPLATES = {k: v.replace("\n", "|").split("|") for k, v in TEMPLATES.items()}
+# What is asked about shops, places, events and ships, asked about some that are not there.
+INVENTED = [t.replace("{p}", "{x}").replace("{s}", "{x}").replace("{e}", "{x}")
+            for k in ("owner", "where", "opens", "closes", "sells", "desc", "PLACE where", "keeper", "day", "place", "time", "captain", "berth")
+            for t in MORE[k]]  # fmt: skip
+KNOWN = {row["name"] for table in (world.SHOPS, world.PLACES, world.EVENTS, world.SHIPS) for row in table}
 # What is asked about the residents, asked about people who are none; without the wording that is held out here.
 STRANGERS = [t.replace("{n}", "{p}") for k in ("job", "work", "street", "likes", "dislikes", "hobby") for t in MORE[k]]
 STRANGERS = [t for t in STRANGERS if t != TEMPLATES["person"][-1]]
@@ -85,20 +102,28 @@ ANSWERS = [
 
 def question(g):
     """-> question, answer, strings the answer must hold, thought"""
-    kind = g.c(["topic", "topic", "country", "person", "task", "world", "world"] + ([] if g.ho else ["person"] * 2))
+    kind = g.c(["topic", "topic", "country", "person", "task", "world", "world"] + ([] if g.ho else ["person", "person", "invented"]))
 
     def held(options):
         return g.split(lambda: g.c(options))
 
     word = lambda: held(NOUNS + COMMON + WORDS) if g.p(0.8) else g.syl()
     topic = lambda: held(TOPICS) if g.p(0.75) else g.c([word() + "s", "the " + word() + " " + word(), word(), g.Name()])
+    def invented():
+        name = "the " + cap(g.c(WORDS)) + " " + g.split(lambda: cap(g.c(NOUNS + WORDS)))
+        return invented() if name in KNOWN else name
+
     w = word()
     fields = dict(
         t=topic(), u=topic(), c=g.split(lambda: g.c(COUNTRY + COUNTRY + PLACES + CITY)) if g.p(0.85) else g.Name(), e=g.c(COUNTRY),
         p=held(FAMOUS) if g.p(0.5) else g.split(lambda: g.c(FIRST) + " " + g.c(LAST)), n=g.n(1500, 2030),
-        l=g.c(LANGUAGES), k=g.c(CODE), m=g.c(CODE), w=w, aw=an(w), j=g.c(JOBS),
+        l=g.c(LANGUAGES), k=g.c(CODE), m=g.c(CODE), w=w, aw=an(w), j=g.c(JOBS), x=invented(),
     )  # fmt: skip
-    q = fill(g.c(STRANGERS) if kind == "person" and not g.ho and g.p(0.6) else g.t(TEMPLATES[kind]), fields)
+    if kind == "invented":
+        template = g.c(INVENTED)
+    else:
+        template = g.c(STRANGERS) if kind == "person" and not g.ho and g.p(0.6) else g.t(TEMPLATES[kind])
+    q = fill(template, fields)
     return (
         cap(q),
         g.c(ANSWERS),

@@ -25,6 +25,8 @@ def an(text):
     return ("an " if text[0] in "aeiou" else "a ") + text
 
 
+ACCENTED = "éèêëáàâäãåíïóòôöõøúùûüñçßœæÉÄÖÜČščžł"
+OTHER_SCRIPTS = ["абвгдежзиклмнопрстуя", "αβγδεζθλμνξπρσφω", "日本語文書中国年月日新", "가나다라마한국어"]
 SHORT_FORMS = [
     ("What is ", "What's "),
     ("Where is ", "Where's "),
@@ -130,10 +132,20 @@ class Source:
 
     def letters(self, low=3, high=9):
         """Letters and digits without any order: copying must not lean on known words."""
-        alphabet = self.c(["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefxyz0123456789"])
+        usual = ["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefxyz0123456789"]
+        alphabet = self.c(usual + [ACCENTED + "abcdeghilmnorstu"])
         return self.split(lambda: "".join(self.c(alphabet) for _ in range(self.n(low, high))))
 
-    def filename(self):
+    def filename(self, wide=False):
+        """wide: also names of several words and with letters outside ASCII, which only quotes or the ending tell apart from the request"""
+        if wide and self.p(0.25):
+            part = lambda: self.c([self.c(COMMON), self.c(WORDS), self.syl(), self.c("my our the old new last a".split()), str(self.n(1, 2030))])
+            words = [part() for _ in range(self.c([1, 2, 2, 2, 3]))]
+            if len(words) == 1 or self.p(0.5):
+                words[self.n(0, len(words) - 1)] = self.foreign()
+            if self.p(0.2):
+                words = [cap(word) for word in words]
+            return self.c([" ", " ", " ", "-", "_"]).join(words) + "." + self.c("txt txt txt md log csv json html pdf".split())
         if self.p(0.2):
             usual = "README LICENSE Makefile CMakeLists.txt README.md main.cpp main.py index.html notes.txt todo.txt config.json CHANGELOG.md"
             return self.c(usual.split())
@@ -142,8 +154,21 @@ class Source:
         stem = self.c([self.c(COMMON), self.c(WORDS), self.syl(), self.c(COMMON) + self.c("_-") + self.c(WORDS)])
         return stem + "." + self.c("txt txt txt md log csv json py html cfg".split())
 
-    def path(self):
-        return "/".join([self.c(WORDS + COMMON) for _ in range(self.n(0, 2))] + [self.filename()])
+    def foreign(self):
+        """A word with letters outside ASCII."""
+        kind = self.n(0, 5)
+        if kind == 0:
+            script = self.c(OTHER_SCRIPTS)
+            return self.split(lambda: "".join(self.c(script) for _ in range(self.n(1, 4))))
+        if kind == 1:
+            return self.c(ACCENTED)
+        word = list(self.c([self.c(COMMON), self.c(WORDS), self.syl()]))
+        for _ in range(self.n(1, 2)):
+            word[self.n(0, len(word) - 1)] = self.c(ACCENTED)
+        return "".join(word)
+
+    def path(self, wide=False):
+        return "/".join([self.c(WORDS + COMMON) for _ in range(self.n(0, 2))] + [self.filename(wide)])
 
     def email(self):
         return f"{self.person().lower().replace(' ', '.')}@{self.c(WORDS)}.{self.c(['com', 'org', 'net'])}"

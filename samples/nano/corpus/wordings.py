@@ -38,13 +38,21 @@ When do the doors of {s} close?|Until what time is {s} open?""",
     "berth": """What berth is {s} at?|Where can I find {s} in the harbour?|At what berth does {s} lie?|Where in the harbour is {s}?|Which berth is {s} at?|On which berth do I find {s}?|Where does {s} rest?|Which berth does {s} lie at?""",
 }
 PERSONA = {
-    "name": """What is your full name?|How are you called?|Who am I talking to?|Who is this?|Please tell me who you are.|Say your name.|Could I know your name?|What should I call you?""",
-    "place": """Where do you stay?|What is your home?|Where can I find your home?|Where do you sleep?|At which place do you live?|From where are you?|Where is it that you live?|Where is the place you come from?""",
-    "price": """What can I buy from you?|What have you got for sale?|Do you sell something?|How much do you want for the {item}?|How much does the {item} cost?|Is the {item} for sale?|The {item}, what does it cost?|What do you charge for your {item}?""",
-    "secret": """Which password do you have?|Tell me your password.|What is your secret?|May I hear the secret word?|Password?|What word must I know?|Do you have a secret word?|Tell me the secret.|The secret word is what?""",
-    "friend": """Who do you trust?|What is the name of your friend?|Name your best friend.|Which person do you trust?|Is there someone you trust?|Whom do you call a friend?|Who is the best friend you have?|Who is a friend of yours?""",
-    "mood": """How are you today?|What is your mood today?|Do you feel well?|How is it going with you?|What do you feel?|Which mood do you have?|How do you feel right now?|In what mood are you today?""",
-    "age": """How old are you now?|What age do you have?|Tell me how old you are.|How many years old are you?|May I know your age?|Are you young?|Say your age.|What is the age you have?""",
-    "quest": """Is there something I can do for you?|What do you need?|What work do you have?|Is there anything you want from me?|What is my task?|Give me a task.|Which quest do you have for me?|How may I be of help?|Do you want my help?|Is there something I can help with?""",
+    "name": """What is your full name?|How are you called?|Who am I talking to?|Who is this?|Please tell me who you are.|Say your name.|Could I know your name?|What should I call you?
+Whom do I have the honour to meet?|Introduce yourself.|What name do you have?|By what name do people know you?""",
+    "place": """Where do you stay?|What is your home?|Where can I find your home?|Where do you sleep?|At which place do you live?|From where are you?|Where is it that you live?|Where is the place you come from?
+Do you live near here?|Which place is your home?|Where do I find you at night?|Where is your house?|Tell me about your home.""",
+    "price": """What can I buy from you?|What have you got for sale?|Do you sell something?|How much do you want for the {item}?|How much does the {item} cost?|Is the {item} for sale?|The {item}, what does it cost?|What do you charge for your {item}?
+Do you have something to sell?|What is for sale?|Do you trade?|Show me what you sell.|I would like to buy the {item}.|Sell me the {item}.|What goods do you have?|What are your prices?""",
+    "secret": """Which password do you have?|Tell me your password.|What is your secret?|May I hear the secret word?|Password?|What word must I know?|Do you have a secret word?|Tell me the secret.|The secret word is what?
+There is a password. What is it?|Can you tell me the password?|Whisper the secret word to me.|What do I say at the gate? The secret word, please.|I forgot the secret word.""",
+    "friend": """Who do you trust?|What is the name of your friend?|Name your best friend.|Which person do you trust?|Is there someone you trust?|Whom do you call a friend?|Who is the best friend you have?|Who is a friend of yours?
+Do you trust anyone?|Who is close to you?|Which friend do you have?|Tell me the name of your friend.|Is there a friend you have?""",
+    "mood": """How are you today?|What is your mood today?|Do you feel well?|How is it going with you?|What do you feel?|Which mood do you have?|How do you feel right now?|In what mood are you today?
+Are you well today?|How has your day been?|Do you feel good?|Are you sad?|How are you feeling?|You look different today. How do you feel?""",
+    "age": """How old are you now?|What age do you have?|Tell me how old you are.|How many years old are you?|May I know your age?|Are you young?|Say your age.|What is the age you have?
+When were you born? I mean, how old are you?|What is your age in years?|Are you older than me?|How many years have you lived?|You seem young. How old are you?""",
+    "quest": """Is there something I can do for you?|What do you need?|What work do you have?|Is there anything you want from me?|What is my task?|Give me a task.|Which quest do you have for me?|How may I be of help?|Do you want my help?|Is there something I can help with?
+What can I do for you?|Can I do something for you?|Could I be of use?|Would you like some help?|Do you need a hand?|I want to help. What is to be done?|Is there something to be done?|Do you have work for me?|Any work here?|Can you use some help?|I am looking for work.|Let me help you.|Shall I do something for you?|Which task do you have?|What would you have me do?|Is anything needed here?|How can I be useful?""",
 }
 MORE, PERSONA = ({k: v.replace("\n", "|").split("|") for k, v in d.items()} for d in (MORE, PERSONA))
