@@ -169,9 +169,10 @@ class Evaluation:
             cases = path + "l"
             with open(cases, "w", encoding="utf-8") as file:
                 file.writelines(lines)
-            gpu = self.o.backend != "cpu"  # there processes start slowly, and many sessions cost little
-            command = [self.o.dsv, "eval", cases, "--json", "--backend", self.o.backend]
-            command += ["--sessions", "16"] if gpu else ["--threads", "1", "--sessions", "8"]
+            # On a GPU processes start slowly, and many sessions cost little.
+            sessions = 8 if self.o.backend == "cpu" else 16 if group == "long" else 64
+            command = [self.o.dsv, "eval", cases, "--json", "--backend", self.o.backend, "--sessions", str(sessions)]
+            command += ["--threads", "1"] if self.o.backend == "cpu" else []
             command += ["--model", self.dense if run == "dense" else self.o.checkpoint]
             command += ["--precision", "exact" if run == "exact" else "official", *(["--mtp"] if run == "mtp" else [])]
             with open(path + ".new", "w") as file:
