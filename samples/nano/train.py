@@ -1,6 +1,6 @@
 """Trains nano: dense, then the indexer alone, then sparse, last on longer rows. Can be cut at any minute and resumed.
 
-    python train.py --out DIR                  the whole recipe, about 22 minutes on one H100
+    python train.py --out DIR                  the whole recipe: 1,190 s of training, 22 minutes on one H200
     python train.py --out DIR --limit 480      one slice of at most 8 minutes; run it again to go on
     python train.py --out DIR --steps 2 --tokens 2048 --scale 8     a smoke run on a CPU
 
@@ -29,7 +29,7 @@ START = time.time()
 PIECE = 14 * 2**20
 SAVE_EVERY = 120
 LR, INDEXER_LR, WEIGHT_DECAY = 4e-3, 3e-3, 0.05
-# name, row length, seconds on one H100, micro-batches where fast.py's kernels are not used (with them it is one), peak and final
+# name, row length, seconds, micro-batches where fast.py's kernels are not used (with them it is one), peak and final
 # factor of LR, share held at the peak, MTP weight, and the weight of text that is not the assistant's. That is mostly invented
 # values, which nobody can guess: at 0.06 they were 85% of the loss of a document with tools. At first they teach language.
 STAGES = [
