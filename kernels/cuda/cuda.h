@@ -2,6 +2,7 @@
 // compiler with DSV_CUDA_EMULATION it is emulation/language.h, which runs the same source on the CPU.
 #pragma once
 
+#include "kernels/cuda/noted.h"
 #include "kernels/cuda/views.h"
 
 namespace dsv::cuda {
@@ -92,6 +93,7 @@ template <class Args>
 void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream stream, Args args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const auto function = reinterpret_cast<const void*>(kernel);
+  if (noted_kernels) return note_kernel(function);
   if (shared_bytes > 48 * 1024) {
     cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          static_cast<int>(shared_bytes));

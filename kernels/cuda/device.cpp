@@ -295,7 +295,7 @@ const OpTable& cuda_ops() {
       begin_step,   embed,  add_norm,    attn_in, attn_q,       cache_append,
       index_select, attend, attn_out,    route,   experts,      ffn,
       mtp_in,       logits, sample,      token,   nullptr,      end_step,
-      cuda::wait,   stamp,  between,     true,
+      cuda::wait,   stamp,  between,     true,    prepare,
   };
   return table;
 }

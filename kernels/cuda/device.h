@@ -178,6 +178,17 @@ struct CudaDevice {
   std::vector<StepKind> seen;  // begun once
   int64_t steps = 0;
 
+  // Steps that only make ready for later ones: kernels are loaded, or a graph is made.
+  struct Preparation {
+    StepKind step;
+    int32_t together;  // rows of a sequence
+    bool record;
+  };
+  std::vector<Preparation> preparations;
+  bool preparing = false;
+  std::vector<const void*> kernels;  // that preparations have met, the first loaded_kernels on the device
+  size_t loaded_kernels = 0;
+
   unsigned char* staging[2] = {};  // pinned
   int next_staging = 0;
   std::vector<void*> allocations, pinned;
@@ -283,6 +294,7 @@ void fetch(Device*, Act kind, const void* buffer, RowRange, float* values);
 void read_kv(Device*, int32_t layer, int32_t page, void* out);
 void write_kv(Device*, int32_t layer, int32_t page, const void* in);
 StepPlan begin_step(Device*, const StepArgs&);
+bool prepare(Device*, int32_t i, PassKind*);
 void end_step(Device*, bool complete);
 bool wait(Device*, double seconds, double* took);
 int32_t token(Device*, int32_t i);

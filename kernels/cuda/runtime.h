@@ -69,6 +69,9 @@ class Runtime {
   virtual void exchange() = 0;
   virtual void run(Graph) = 0;
   virtual void free_graph(Graph) noexcept = 0;  // after the stream has come past it
+
+  // Brings a kernel's code to the device, which would come with its first launch else.
+  virtual void load(const void* kernel) = 0;
 };
 
 // `device`: a number as text; null or "" is the first. check_device throws what open_runtime would.

@@ -208,6 +208,9 @@ class CudaRuntime final : public Runtime {
     const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
     cudaGraphDestroy(graph);
     check(error);
+    const cudaError_t uploaded = cudaGraphUpload(exec, stream_);  // the first run would do it
+    if (uploaded != cudaSuccess) cudaGraphExecDestroy(exec);
+    check(uploaded);
     return exec;
   }
   void drop_recording() noexcept override {
@@ -242,22 +245,31 @@ class CudaRuntime final : public Runtime {
     cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
   }
 
+  // Asking about a kernel loads it (CUDA Programming Guide, "Lazy Loading").
+  void load(const void* kernel) override {
+    cudaFuncAttributes attributes;
+    check(cudaSetDevice(device_));
+    check(cudaFuncGetAttributes(&attributes, kernel));
+  }
+
  private:
   void* take(int64_t bytes, const char* what) {
     void* memory = nullptr;
     check(cudaSetDevice(device_));
     const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));
-    if (error == cudaErrorMemoryAllocation) {
-      size_t free_bytes = 0, total = 0;
-      cudaGetLastError();
-      cudaMemGetInfo(&free_bytes, &total);
-      fail(DSV_ERROR_OUT_OF_MEMORY,
-           "GPU {} has {} of its {} bytes free, and {} needs {}: lower context_tokens, batch_rows or "
-           "kv_budget_bytes, take a smaller model, {}",
-           device_, free_bytes, total, what, bytes, kOrCpu);
-    }
+    if (error == cudaErrorMemoryAllocation) no_room(fmt::format("{} needs {}", what, bytes));
     check(error);
     return memory;
+  }
+  [[noreturn]] void no_room(const std::string& need) const {
+    size_t free_bytes = 0, total = 0;
+    cudaGetLastError();
+    cudaMemGetInfo(&free_bytes, &total);
+    fail(DSV_ERROR_OUT_OF_MEMORY,
+         "GPU {} has {} of its {} bytes free, and {}: lower context_tokens, batch_rows or kv_budget_bytes, "
+         "take "
+         "a smaller model, {}",
+         device_, free_bytes, total, need, kOrCpu);
   }
   // What launches since the last check have left.
   void check_launches() {
@@ -266,6 +278,7 @@ class CudaRuntime final : public Runtime {
   }
   void check(cudaError_t error) const {
     if (error == cudaSuccess) return;
+    if (error == cudaErrorMemoryAllocation) no_room("its driver needs more for code and recorded steps");
     fail(DSV_ERROR_DEVICE_LOST,
          "GPU {} failed ({}: {}): what it held is lost; destroy the model and load it again, here or on the "
          "cpu "

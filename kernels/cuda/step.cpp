@@ -1,12 +1,14 @@
 // A step: its inputs go up in one copy, its launches are recorded where that pays, and the host looks for its
 // end. README.md says why it is done this way.
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <iterator>
 #include <thread>
 
 #include "base/error.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/noted.h"
 #include "kernels/cuda/rows.h"
 
 namespace dsv::cuda {
@@ -16,6 +18,8 @@ namespace {
 constexpr int32_t kRecordedRows = 64;
 // Rows are made up to one of these by repeating the last, so that few graphs serve all batches.
 constexpr int32_t kRowBuckets[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, kRecordedRows};
+// Steps of a token each for as many sessions are recorded at load, for every length of context.
+constexpr int32_t kPreparedRows = 8;
 
 int32_t row_bucket(int32_t rows, int32_t most) {
   if (rows == 0) return 0;
@@ -81,7 +85,8 @@ void upload_inputs(CudaDevice& d, const StepArgs& args, const StepPlan& plan) {
 
 void drop_recording(CudaDevice& d) noexcept {
   if (d.recording) d.runtime->drop_recording();
-  d.recording = d.follows = d.exchanged = false;
+  if (d.preparing) noted_kernels = nullptr;
+  d.recording = d.follows = d.exchanged = d.preparing = false;
 }
 
 CudaDevice::Recorded* find_graph(CudaDevice& d, const CudaDevice::StepKind& kind) {
@@ -113,6 +118,66 @@ void keep_graph(CudaDevice& d, Graph graph) {
   d.recorded.push_back({d.step_kind, graph, ++d.steps});
 }
 
+void begin_launches(CudaDevice& d, int32_t rows) {
+  const Geometry& g = d.geometry;
+  launch_angles({rows, d.position, d.inv_freq, g.qk_rope_head_dim / 2, g.rope_mscale, d.cos, d.sin},
+                d.stream());
+}
+
+// From `first` to `last`, so many to an octave.
+std::vector<int32_t> spread(int32_t first, int32_t last, uint32_t parts) {
+  std::vector<int32_t> all;
+  for (auto n = static_cast<uint32_t>(first); n < static_cast<uint32_t>(last);
+       n += std::max(1u, std::bit_floor(n) / parts)) {
+    all.push_back(static_cast<int32_t>(n));
+  }
+  all.push_back(last);
+  return all;
+}
+
+// Which kernels a step runs is up to its rows, its longest context and how many rows of a sequence it has, so
+// these go through all of that, in steps within which no kernel begins and ends. What is recorded comes after
+// what loads its kernels.
+std::vector<CudaDevice::Preparation> all_preparations(const CudaDevice& d) {
+  const int32_t most = d.options.batch_rows, most_logits = buffer_rows(d.options, Act::logits);
+  std::vector<CudaDevice::Preparation> all;
+  const std::vector<int32_t> counts = spread(1, most, 2);
+  std::vector<int32_t> lengths = spread(kPageTokens, d.options.max_context, 4);
+  lengths.push_back(context_bucket(d, 1));
+  for (const bool draft : {false, true}) {
+    if (draft && !d.options.with_mtp) continue;
+    for (const int32_t longest : lengths) {
+      for (const int32_t rows : counts) {
+        int32_t last = 0;
+        for (const int32_t together : {1, std::min(2, rows), std::min(rows, longest)}) {
+          if (together == last || together > longest) continue;
+          all.push_back({{rows, std::min(rows, most_logits), longest, draft, !draft}, together, false});
+          last = together;
+        }
+      }
+    }
+  }
+  int32_t last = 0;
+  for (const int32_t bucket : kRowBuckets) {
+    const int32_t rows = row_bucket(std::min(bucket, most), most);
+    if (rows == last || rows > kPreparedRows || rows > most_logits) break;
+    last = rows;
+    for (int32_t longest = 0; longest < d.options.max_context;) {
+      longest = context_bucket(d, longest + 1);
+      all.push_back({{rows, rows, longest, false, true}, 1, true});
+    }
+  }
+  return all;
+}
+
+void end_preparation(CudaDevice& d) {
+  d.preparing = false;
+  noted_kernels = nullptr;
+  while (d.loaded_kernels < d.kernels.size()) d.runtime->load(d.kernels[d.loaded_kernels++]);
+  for (CudaDevice::NormedRows& normed : d.normed) normed.x = nullptr;  // nothing has been computed
+  d.grouped = {};
+}
+
 }  // namespace
 
 StepInputs::StepInputs(const DeviceOptions& o, int64_t page_stride) {
@@ -130,7 +195,6 @@ StepInputs::StepInputs(const DeviceOptions& o, int64_t page_stride) {
 
 StepPlan begin_step(Device* handle, const StepArgs& args) {
   CudaDevice& d = cuda_device(handle);
-  const Geometry& g = d.geometry;
   drop_recording(d);
   d.graph = nullptr;
   d.recorded_longest = 0;
@@ -165,9 +229,35 @@ StepPlan begin_step(Device* handle, const StepArgs& args) {
     d.runtime->begin_recording();
     d.recording = true;
   }
-  launch_angles({plan.rows, d.position, d.inv_freq, g.qk_rope_head_dim / 2, g.rope_mscale, d.cos, d.sin},
-                d.stream());
+  begin_launches(d, plan.rows);
   return plan;
+}
+
+bool prepare(Device* handle, int32_t i, PassKind* kind) {
+  CudaDevice& d = cuda_device(handle);
+  drop_recording(d);
+  if (i == 0) d.preparations = all_preparations(d);
+  if (i == static_cast<int32_t>(d.preparations.size())) {
+    d.preparations = {};
+    return false;
+  }
+  const auto& [step, together, record] = d.preparations[static_cast<size_t>(i)];
+  d.graph = nullptr;
+  d.step_kind = step;
+  d.recorded_longest = step.longest;
+  d.page_stride = (step.longest + kPageTokens - 1) / kPageTokens;
+  d.rows_together = together;
+  for (int32_t r = 0; r < step.rows; ++r) d.host_sequence[static_cast<size_t>(r)] = r / together;
+  d.preparing = true;
+  if (record) {
+    d.runtime->begin_recording();
+    d.recording = true;
+  } else {
+    noted_kernels = &d.kernels;
+  }
+  begin_launches(d, step.rows);
+  *kind = {step.rows, step.logit_rows, step.draft, step.sample};
+  return true;
 }
 
 void end_step(Device* handle, bool complete) {
@@ -184,13 +274,14 @@ void end_step(Device* handle, bool complete) {
     d.graph = d.runtime->end_recording();
     keep_graph(d, d.graph);
   }
+  d.met[d.step_kind.draft] = true;
+  if (d.preparing) return end_preparation(d);
   if (d.graph) {
     d.runtime->mark(kStepBegin);
     d.runtime->run(d.graph);
   }
   d.runtime->mark(kStepEnd);
   d.step_enqueued = CudaDevice::Clock::now();
-  d.met[d.step_kind.draft] = true;
 }
 
 // Asks again and again at first: a step of a small model takes less time than to sleep and be woken up. Later

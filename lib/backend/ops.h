@@ -164,6 +164,12 @@ struct StepPlan {
   bool recorded = false;  // of a whole step: the device knows its ops. Call none but end_step.
 };
 
+// A kind of whole step.
+struct PassKind {
+  int32_t rows = 0, logit_rows = 0;
+  bool draft = false, sample = false;  // with the MTP layer; with sampling
+};
+
 struct EmbedArgs {
   RowRange rows;
   const Weight* table;  // [V, D]
@@ -331,6 +337,11 @@ struct OpTable {
   void (*stamp)(Device*, int32_t i) = nullptr;
   double (*between)(Device*, int32_t from, int32_t to) = nullptr;
   bool own_memory = false;
+  // For devices on which the first step of a kind takes longer than later ones; null where none does. Begins
+  // the i-th of the steps that make it ready for all kinds, of which nothing is computed and nothing remains
+  // but that; false: there are no more. The ops of a whole step follow, on rows [0, rows) and logits on
+  // [0, logit_rows), and end_step.
+  bool (*prepare)(Device*, int32_t i, PassKind*) = nullptr;
 };
 
 const OpTable& cpu_ops();        // kernels/cpu

@@ -89,18 +89,60 @@ void Forward::begin(const Batch& batch) {
   stage_ = 0;
   next_row_ = 0;
   ended_ = paused_ = false;
-  plan_ = ops_.begin_step(device_, {batch.rows(), batch.token.data(), batch.position.data(),
-                                    batch.sequence.data(), batch.page_table.data(), batch.sequences,
-                                    batch.page_stride, batch.draft ? batch.next_token.data() : nullptr,
-                                    batch.logit_row.data(), static_cast<int32_t>(batch.logit_row.size()),
-                                    batch.sample.empty() ? nullptr : batch.sample.data(), batch.bias.data(),
-                                    static_cast<int32_t>(batch.bias.size()), true});
+  kind_ = {batch.rows(), static_cast<int32_t>(batch.logit_row.size()), batch.draft, !batch.sample.empty()};
+  plan_ = ops_.begin_step(
+      device_, {batch.rows(), batch.token.data(), batch.position.data(), batch.sequence.data(),
+                batch.page_table.data(), batch.sequences, batch.page_stride,
+                batch.draft ? batch.next_token.data() : nullptr, batch.logit_row.data(), kind_.logit_rows,
+                kind_.sample ? batch.sample.data() : nullptr, batch.bias.data(),
+                static_cast<int32_t>(batch.bias.size()), true});
   batch_ = &batch;
 }
 
 void Forward::abandon() {
   if (enqueues() && !ended_) ops_.end_step(device_, false);
   batch_ = nullptr;
+}
+
+void Forward::prepare(int32_t page, int32_t max_context, int32_t max_rows, const std::atomic<bool>& stop) {
+  constexpr int32_t kPrompt = 4;
+  if (!ops_.prepare) return;
+  const int32_t rows = std::min({kPrompt, max_context, max_rows});
+  Batch batch(rows, 1, kPageTokens);
+  const auto add = [&](int32_t first, int32_t end) {
+    batch.clear();
+    batch.add_sequence({page});
+    for (int32_t at = first; at < end; ++at) batch.add_row(0, at, 0, at == end - 1);
+    batch.sample.push_back({});
+  };
+  add(0, rows);
+  run_unmeasured(batch, stop);
+  for (int32_t i = 0; !stop && ops_.prepare(device_, i, &kind_); ++i) {
+    try {
+      for (stage_ = 0; stage_ < layer_stages(); ++stage_) advance_stage({0, kind_.rows});
+      advance_stage({0, kind_.logit_rows});
+    } catch (...) {
+      ops_.end_step(device_, false);
+      throw;
+    }
+    ops_.end_step(device_, true);
+  }
+  const int32_t last = std::min(rows, max_context - 1);
+  add(last, last + 1);
+  if (!stop) run_unmeasured(batch, stop);
+}
+
+void Forward::run_unmeasured(const Batch& batch, const std::atomic<bool>& stop) {
+  begin(batch);
+  paused_ = true;
+  try {
+    while (!stop && !advance(Clock::time_point::max(), &stop)) {
+    }
+  } catch (...) {
+    abandon();
+    throw;
+  }
+  if (running()) abandon();
 }
 
 bool Forward::advance(Clock::time_point deadline, const std::atomic<bool>* stop) {
@@ -138,7 +180,7 @@ bool Forward::advance_enqueued(Clock::time_point deadline, const std::atomic<boo
 bool Forward::advance_rows(Clock::time_point deadline, const std::atomic<bool>* stop) {
   for (Clock::time_point now = Clock::now();;) {
     const bool in_layers = stage_ < layer_stages();
-    const int32_t rows = in_layers ? batch_->rows() : static_cast<int32_t>(batch_->logit_row.size());
+    const int32_t rows = in_layers ? kind_.rows : kind_.logit_rows;
     RowCost& cost = in_layers ? layer_cost_ : logits_cost_;
     if (next_row_ < rows) {
       const int32_t count = cost.rows_within(seconds(deadline - now), rows - next_row_);
@@ -182,11 +224,11 @@ void Forward::draft_input(RowRange rows) {
 }
 
 void Forward::compute_logits(RowRange rows) {
-  const bool draft = batch_->draft;
+  const bool draft = kind_.draft;
   ops_.logits(device_, {rows, ops_.buffer(device_, draft ? Act::mtp_x : Act::x),
                         ops_.buffer(device_, Act::delta), draft ? weights_.mtp.head_norm : weights_.norm,
                         draft ? weights_.mtp.head : weights_.head, ops_.buffer(device_, Act::logits)});
-  if (batch_->sample.empty()) return;
+  if (!kind_.sample) return;
   ops_.sample(device_, {rows, ops_.buffer(device_, Act::logits), ops_.buffer(device_, Act::token)});
 }
 

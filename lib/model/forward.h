@@ -53,6 +53,10 @@ class Forward {
   // (false); where ops are enqueued: by more than it takes to enqueue one layer. Makes at least that much
   // progress. Also returns false soon after *stop (if given) has become true, from whatever thread.
   bool advance(Clock::time_point deadline, const std::atomic<bool>* stop = nullptr);
+  // Runs what a device does at its first steps only, on no batch of anybody's: a prompt and a token in
+  // `page`, which no sequence has, and the steps that the device prepares itself with. Later results and
+  // costs are as without it. Returns early when `stop` has become true.
+  void prepare(int32_t page, int32_t max_context, int32_t max_rows, const std::atomic<bool>& stop);
   // Drops the running batch. What it wrote to the cache at its rows' positions is undefined.
   void abandon();
 
@@ -78,13 +82,15 @@ class Forward {
   void advance_stage(RowRange rows);
   void draft_input(RowRange rows);
   void compute_logits(RowRange rows);
-  int32_t layer_stages() const { return geometry_.num_layers + (batch_->draft ? 1 : 0); }
+  void run_unmeasured(const Batch& batch, const std::atomic<bool>& stop);
+  int32_t layer_stages() const { return geometry_.num_layers + (kind_.draft ? 1 : 0); }
 
   const OpTable& ops_;
   Device* device_;
   const Geometry& geometry_;
   const ModelWeights& weights_;
   const Batch* batch_ = nullptr;
+  PassKind kind_;  // of the batch
   StepPlan plan_;
   bool ended_ = false;    // the device has all of the step
   bool paused_ = false;   // while it was enqueued, so that what it took says nothing

@@ -228,6 +228,9 @@ void Model::load() {
   weights_ = checkpoint_->load(ops, device_.get(), monitor_);
   pool_ = std::make_unique<KvPagePool>(static_cast<int32_t>(sizes.pages));
   forward_ = std::make_unique<Forward>(engine_->host(), ops, device_.get(), geometry, weights_);
+  // No session has a page yet, and what is in a page that comes to one is nothing to it.
+  forward_->prepare(static_cast<int32_t>(sizes.pages) - 1, static_cast<int32_t>(context_tokens_),
+                    sizes.batch_rows, monitor_.cancel);
   check_cancel();
   scheduler_ = std::make_unique<Scheduler>(*forward_, sizes.batch_rows, sizes.max_logit_rows, vocab_size(),
                                            context_tokens_);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <set>
 
 #define __global__
 #define __device__
@@ -64,7 +65,9 @@ class Queue {
   ~Queue() = default;
 };
 
-inline int64_t graph_runs = 0;  // by all runtimes
+// By all runtimes.
+inline int64_t graph_runs = 0, recordings = 0, allocations = 0;
+inline std::set<const void*> loaded_kernels;  // launched or recorded, or loaded before
 // Pieces of work after which the GPU is lost: what is enqueued never runs, and all that can fail fails.
 // Counts down; below 0 it never is.
 inline int64_t pieces_until_lost = -1;
@@ -202,6 +205,9 @@ inline bool on_hopper() { return emulation::hopper; }
 
 template <class Args>
 void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream stream, Args args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (noted_kernels) return note_kernel(reinterpret_cast<const void*>(kernel));
+  emulation::loaded_kernels.insert(reinterpret_cast<const void*>(kernel));
   const Dim3 dim = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z)};
   const auto work = [=] {

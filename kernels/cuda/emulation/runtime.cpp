@@ -53,6 +53,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     if (bytes <= 0) fail(DSV_ERROR_INTERNAL, "{} bytes were asked for {}", bytes, what);
     auto* memory = static_cast<unsigned char*>(
         ::operator new (static_cast<size_t>(bytes + 2 * kGuard), std::align_val_t{kGuard}));
+    ++emulation::allocations;
     std::memset(memory, kGuardByte, kGuard);
     std::memset(memory + kGuard, kPoison, static_cast<size_t>(bytes));
     std::memset(memory + kGuard + bytes, kGuardByte, kGuard);
@@ -119,6 +120,7 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
   }
   Graph end_recording() override {
     if (side_.follows) die("a fork was not joined");
+    ++emulation::recordings;
     const Graph graph = recording_.get();
     graphs_[graph] = std::move(recording_);
     return graph;
@@ -152,6 +154,12 @@ class EmulatedRuntime final : public Runtime, public emulation::Queue {
     ++emulation::graph_runs;
   }
   void free_graph(Graph graph) noexcept override { graphs_.erase(graph); }
+
+  void load(const void* kernel) override {
+    not_lost();
+    no_recording();
+    emulation::loaded_kernels.insert(kernel);
+  }
 
  private:
   [[noreturn]] static void die(const char* what) {
