@@ -182,7 +182,7 @@ struct CudaDevice {
   struct Preparation {
     StepKind step;
     int32_t together;  // rows of a sequence
-    bool record;
+    bool first_layer, record;
   };
   std::vector<Preparation> preparations;
   bool preparing = false;

@@ -135,25 +135,23 @@ std::vector<int32_t> spread(int32_t first, int32_t last, uint32_t parts) {
   return all;
 }
 
-// Which kernels a step runs is up to its rows, its longest context and how many rows of a sequence it has, so
-// these go through all of that, in steps within which no kernel begins and ends. What is recorded comes after
-// what loads its kernels.
+// Which kernels a step runs is up to its rows and, those of selection and attention, to its longest context
+// and how many rows of a sequence it has. So these go through all of that, in steps within which no kernel
+// begins and ends. What is recorded comes after what loads its kernels.
 std::vector<CudaDevice::Preparation> all_preparations(const CudaDevice& d) {
   const int32_t most = d.options.batch_rows, most_logits = buffer_rows(d.options, Act::logits);
+  const int32_t shortest = context_bucket(d, 1);
   std::vector<CudaDevice::Preparation> all;
-  const std::vector<int32_t> counts = spread(1, most, 2);
-  std::vector<int32_t> lengths = spread(kPageTokens, d.options.max_context, 4);
-  lengths.push_back(context_bucket(d, 1));
-  for (const bool draft : {false, true}) {
-    if (draft && !d.options.with_mtp) continue;
-    for (const int32_t longest : lengths) {
-      for (const int32_t rows : counts) {
-        int32_t last = 0;
-        for (const int32_t together : {1, std::min(2, rows), std::min(rows, longest)}) {
-          if (together == last || together > longest) continue;
-          all.push_back({{rows, std::min(rows, most_logits), longest, draft, !draft}, together, false});
-          last = together;
-        }
+  for (const int32_t rows : spread(1, most, 2)) {
+    const int32_t wanted = std::min(rows, most_logits);
+    all.push_back({{rows, wanted, shortest, false, true}, 1, false, false});
+    if (d.options.with_mtp) all.push_back({{rows, wanted, shortest, true, false}, 1, false, false});
+    for (const int32_t longest : spread(kPageTokens, d.options.max_context, 4)) {
+      int32_t last = 0;
+      for (const int32_t together : {1, std::min(2, rows), std::min(rows, longest)}) {
+        if (together == last || together > longest) continue;
+        all.push_back({{rows, 0, longest, false, false}, together, true, false});
+        last = together;
       }
     }
   }
@@ -164,7 +162,7 @@ std::vector<CudaDevice::Preparation> all_preparations(const CudaDevice& d) {
     last = rows;
     for (int32_t longest = 0; longest < d.options.max_context;) {
       longest = context_bucket(d, longest + 1);
-      all.push_back({{rows, rows, longest, false, true}, 1, true});
+      all.push_back({{rows, rows, longest, false, true}, 1, false, true});
     }
   }
   return all;
@@ -241,7 +239,7 @@ bool prepare(Device* handle, int32_t i, PassKind* kind) {
     d.preparations = {};
     return false;
   }
-  const auto& [step, together, record] = d.preparations[static_cast<size_t>(i)];
+  const auto& [step, together, first_layer, record] = d.preparations[static_cast<size_t>(i)];
   d.graph = nullptr;
   d.step_kind = step;
   d.recorded_longest = step.longest;
@@ -256,7 +254,7 @@ bool prepare(Device* handle, int32_t i, PassKind* kind) {
     noted_kernels = &d.kernels;
   }
   begin_launches(d, step.rows);
-  *kind = {step.rows, step.logit_rows, step.draft, step.sample};
+  *kind = {step.rows, step.logit_rows, step.draft, step.sample, first_layer};
   return true;
 }
 

@@ -168,6 +168,7 @@ struct StepPlan {
 struct PassKind {
   int32_t rows = 0, logit_rows = 0;
   bool draft = false, sample = false;  // with the MTP layer; with sampling
+  bool first_layer = false;            // when a device prepares: of the main layers only the first
 };
 
 struct EmbedArgs {
@@ -339,8 +340,8 @@ struct OpTable {
   bool own_memory = false;
   // For devices on which the first step of a kind takes longer than later ones; null where none does. Begins
   // the i-th of the steps that make it ready for all kinds, of which nothing is computed and nothing remains
-  // but that; false: there are no more. The ops of a whole step follow, on rows [0, rows) and logits on
-  // [0, logit_rows), and end_step.
+  // but that; false: there are no more. The ops of a whole step follow (or of less of it: PassKind), on rows
+  // [0, rows) and logits on [0, logit_rows), and end_step.
   bool (*prepare)(Device*, int32_t i, PassKind*) = nullptr;
 };
 

@@ -119,7 +119,9 @@ void Forward::prepare(int32_t page, int32_t max_context, int32_t max_rows, const
   run_unmeasured(batch, stop);
   for (int32_t i = 0; !stop && ops_.prepare(device_, i, &kind_); ++i) {
     try {
-      for (stage_ = 0; stage_ < layer_stages(); ++stage_) advance_stage({0, kind_.rows});
+      for (stage_ = 0; stage_ < layer_stages(); ++stage_) {
+        if (stage_ == 0 || !kind_.first_layer) advance_stage({0, kind_.rows});
+      }
       advance_stage({0, kind_.logit_rows});
     } catch (...) {
       ops_.end_step(device_, false);

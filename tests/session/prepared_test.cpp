@@ -218,7 +218,7 @@ const OpTable& exhaustive() {
             for (const int32_t together : {1, 2, 3, rows / 2, rows}) {
               if (together < 1 || together > std::min(rows, length)) continue;
               const int32_t wanted = together == 1 ? std::min(rows, buffer_rows(d.options, Act::logits)) : 1;
-              d.preparations.push_back({{rows, wanted, length, false, true}, together, false});
+              d.preparations.push_back({{rows, wanted, length, false, true}, together, false, false});
             }
           }
         }
