@@ -48,14 +48,14 @@ void close(Device* device) { delete &cuda_device(device); }
 
 const char* target(const Device* device) { return cuda_device(device).runtime->description(); }
 
-// What the driver takes besides, the first time in a process, 2 MB at a time (on an H200): 2 for streams and
-// events, 4 for code as kernels are first launched (6 if all are), 2 for the first recorded step and 2 for
-// many.
-constexpr int64_t kDriverBytes = int64_t{8} << 20;
+// What the driver takes besides, 2 MB at a time (on an H200): the first time in a process 2 for streams and
+// events and 4 for code, and for each recorded step so much a layer.
+constexpr int64_t kDriverBytes = int64_t{6} << 20, kRecordedLayerBytes = int64_t{240} << 10;
 
 int64_t plan_scratch(const DeviceOptions& options) {
   const Layout layout(options);
-  return layout.bytes() - layout.kv + kDriverBytes;
+  return layout.bytes() - layout.kv + kDriverBytes +
+         prepared_graphs(options) * options.geometry->num_layers * kRecordedLayerBytes;
 }
 
 Buffer buffer(Device* device, Act kind) { return cuda_device(device).act[static_cast<int>(kind)]; }

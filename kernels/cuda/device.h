@@ -295,6 +295,7 @@ void read_kv(Device*, int32_t layer, int32_t page, void* out);
 void write_kv(Device*, int32_t layer, int32_t page, const void* in);
 StepPlan begin_step(Device*, const StepArgs&);
 bool prepare(Device*, int32_t i, PassKind*);
+int64_t prepared_graphs(const DeviceOptions&);  // that it makes
 void end_step(Device*, bool complete);
 bool wait(Device*, double seconds, double* took);
 int32_t token(Device*, int32_t i);

@@ -18,8 +18,6 @@ namespace {
 constexpr int32_t kRecordedRows = 64;
 // Rows are made up to one of these by repeating the last, so that few graphs serve all batches.
 constexpr int32_t kRowBuckets[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, kRecordedRows};
-// Steps of a token each for as many sessions are recorded at load, for every length of context.
-constexpr int32_t kPreparedRows = 8;
 
 int32_t row_bucket(int32_t rows, int32_t most) {
   if (rows == 0) return 0;
@@ -28,10 +26,10 @@ int32_t row_bucket(int32_t rows, int32_t most) {
 
 // Up to index_topk positions no scores are needed, which is a graph of its own; from there on powers of two:
 // blocks beyond a row's positions end at once.
-int32_t context_bucket(const CudaDevice& d, int32_t longest) {
-  int64_t bucket = d.geometry.has_indexer() ? d.geometry.index_topk : 1024;
+int32_t context_bucket(const DeviceOptions& o, int32_t longest) {
+  int64_t bucket = o.geometry->has_indexer() ? o.geometry->index_topk : 1024;
   while (bucket < longest) bucket = bucket < 1024 ? 1024 : 2 * bucket;
-  return static_cast<int32_t>(std::min<int64_t>(bucket, d.options.max_context));
+  return static_cast<int32_t>(std::min<int64_t>(bucket, o.max_context));
 }
 
 // Copies the batch to pinned memory and from there to the device, at once. The table of pages holds one row
@@ -135,12 +133,22 @@ std::vector<int32_t> spread(int32_t first, int32_t last, uint32_t parts) {
   return all;
 }
 
+// A session alone never meets a step that is to be recorded: those of one row are at load, one for each of
+// these.
+std::vector<int32_t> prepared_lengths(const DeviceOptions& o) {
+  std::vector<int32_t> all;
+  for (int32_t longest = 0; longest < o.max_context; all.push_back(longest)) {
+    longest = context_bucket(o, longest + 1);
+  }
+  return all;
+}
+
 // Which kernels a step runs is up to its rows and, those of selection and attention, to its longest context
 // and how many rows of a sequence it has. So these go through all of that, in steps within which no kernel
 // begins and ends. What is recorded comes after what loads its kernels.
 std::vector<CudaDevice::Preparation> all_preparations(const CudaDevice& d) {
   const int32_t most = d.options.batch_rows, most_logits = buffer_rows(d.options, Act::logits);
-  const int32_t shortest = context_bucket(d, 1);
+  const int32_t shortest = context_bucket(d.options, 1);
   std::vector<CudaDevice::Preparation> all;
   for (const int32_t rows : spread(1, most, 2)) {
     const int32_t wanted = std::min(rows, most_logits);
@@ -155,15 +163,8 @@ std::vector<CudaDevice::Preparation> all_preparations(const CudaDevice& d) {
       }
     }
   }
-  int32_t last = 0;
-  for (const int32_t bucket : kRowBuckets) {
-    const int32_t rows = row_bucket(std::min(bucket, most), most);
-    if (rows == last || rows > kPreparedRows || rows > most_logits) break;
-    last = rows;
-    for (int32_t longest = 0; longest < d.options.max_context;) {
-      longest = context_bucket(d, longest + 1);
-      all.push_back({{rows, rows, longest, false, true}, 1, false, true});
-    }
+  for (const int32_t longest : prepared_lengths(d.options)) {
+    all.push_back({{1, 1, longest, false, true}, 1, false, true});
   }
   return all;
 }
@@ -177,6 +178,10 @@ void end_preparation(CudaDevice& d) {
 }
 
 }  // namespace
+
+int64_t prepared_graphs(const DeviceOptions& options) {
+  return static_cast<int64_t>(prepared_lengths(options).size());
+}
 
 StepInputs::StepInputs(const DeviceOptions& o, int64_t page_stride) {
   const int64_t rows = o.batch_rows;
@@ -206,7 +211,8 @@ StepPlan begin_step(Device* handle, const StepArgs& args) {
   if (args.whole && args.rows <= kRecordedRows && d.met[d.step_kind.draft]) {
     const CudaDevice::StepKind kind = {row_bucket(args.rows, d.options.batch_rows),
                                        row_bucket(args.logit_rows, buffer_rows(d.options, Act::logits)),
-                                       context_bucket(d, longest), d.step_kind.draft, d.step_kind.sample};
+                                       context_bucket(d.options, longest), d.step_kind.draft,
+                                       d.step_kind.sample};
     CudaDevice::Recorded* const known = find_graph(d, kind);
     if (known || seen_before(d, kind)) {
       record = true;

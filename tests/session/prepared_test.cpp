@@ -87,17 +87,23 @@ TEST(Prepared, NoStepOfASessionMakesAnything) {
     while (talk.step() > 0) EXPECT_EQ(Made(), before);
     EXPECT_EQ(Made(), before);
   }
-  // Longer, and drawn; then four sessions whose tokens are computed together.
-  {
+  {  // longer, and drawn
     Talk talk(model);
     talk.add(prompt(130, 2), 4, 0.8f, 0.9f);
     while (talk.step() > 0) {
     }
+  }
+  EXPECT_EQ(Made(), before);
+  {  // sessions whose tokens are computed together: passes of as many rows are recorded when they come again
+    Talk talk(model);
     for (int32_t i = 0; i < 4; ++i) talk.add(prompt(3 + i), 4, 1);
     while (talk.step() > 0) {
     }
   }
-  EXPECT_EQ(Made(), before);
+  const Made after;
+  EXPECT_EQ(after.allocations, before.allocations);
+  EXPECT_EQ(after.kernels, before.kernels);
+  EXPECT_EQ(after.recordings, before.recordings + 1);
 }
 
 OpTable without_preparations() {
