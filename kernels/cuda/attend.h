@@ -22,6 +22,8 @@ void launch_absorb(const AbsorbArgs&, Stream);
 inline constexpr int32_t kAbsorbManyRows = 128;
 bool takes_absorb_many(const AbsorbArgs&);
 void launch_absorb_many(const AbsorbArgs&, Stream);
+// absorb_wgmma.cu: the same rows and bits on Hopper.
+void launch_absorb_wgmma(const AbsorbArgs&, Stream);
 
 // A row's positions are cut into at most kMostSplits splits of whole tiles, by their number alone.
 inline constexpr int32_t kAttendTile = 16, kMostSplits = 32;

@@ -143,7 +143,9 @@ void attend(Device* handle, const AttendArgs& args) {
     if (whole && (count > 7 * d.tile.split || !attend_prefers_splits(rows))) rows.splits = 1;
     const AbsorbArgs absorb = {count,           g.num_heads, kv_b,         per_head, g.qk_nope_head_dim,
                                g.qk_head_dim(), rows.q,      d.official(), mma,      d.q_abs};
-    (takes_absorb_many(absorb) ? launch_absorb_many : launch_absorb)(absorb, d.stream());
+    (!takes_absorb_many(absorb) ? launch_absorb
+     : d.wgmma                  ? launch_absorb_wgmma
+                                : launch_absorb_many)(absorb, d.stream());
     d.join();
     const bool wgmma = whole && takes_attend_wgmma(rows);
     if (wgmma && count > kValuesFewRows && values_take_codes(d, args.weights->kv_b)) {

@@ -150,7 +150,11 @@ void check_absorb(int32_t heads, int32_t rows) {
     launch_it(a, nullptr);
     return out;
   };
-  EXPECT_TRUE(run(launch_absorb_many) == run(launch_absorb)) << heads << " heads, " << rows << " rows";
+  const std::vector<uint16_t> few = run(launch_absorb);
+  EXPECT_TRUE(run(launch_absorb_many) == few) << heads << " heads, " << rows << " rows";
+  emulation::shared_limit = 227 * 1024;
+  EXPECT_TRUE(run(launch_absorb_wgmma) == few) << heads << " heads, " << rows << " rows";
+  emulation::shared_limit = kPortableShared;
 }
 
 TEST(CudaMany, Absorb) {

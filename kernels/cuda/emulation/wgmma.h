@@ -168,7 +168,8 @@ template <int kCount>
 void wgmma_f16(float (&d)[kCount], const uint32_t (&a)[4], uint64_t b, int add) {
   wgmma_fragments<false>(d, a, b, add);
 }
-inline void wgmma_bf16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+template <int kCount>
+void wgmma_bf16(float (&d)[kCount], const uint32_t (&a)[4], uint64_t b, int add) {
   wgmma_fragments<true>(d, a, b, add);
 }
 inline void wgmma_registers(float (&d)[32], const uint32_t (&a)[4], uint32_t b) { wgmma_f16(d, a, b, 1); }
