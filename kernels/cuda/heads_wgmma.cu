@@ -3,19 +3,24 @@
 // Bound: memory. A row of 128 heads brings 128 KB of mixed latents as bf16 and takes 64 KB of f32: 4096 rows
 // move 805 MB, 196 us at 4.1 TB/s; their products take half of that by wgmma. A block keeps a head's weights
 // in shared memory, as bf16 and in the order of tensor.cuh's steps, which wgmma sums as mma.sync does. Two
-// groups of warps go through its rows, 64 at a time, which come to registers as operand A: a block of columns
-// comes while the one before is multiplied.
+// groups of warps go through its rows, 64 at a time, which come to registers as operand A; two blocks of
+// columns are on their way to shared memory while one is multiplied.
+#include "kernels/cuda/attend.h"
+#include "kernels/cuda/head_rows.cuh"
 #include "kernels/cuda/tensor.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace dsv::cuda {
 namespace {
 
-constexpr int kOutputs = 128, kRows = 64, kGroupThreads = 128, kGroups = 2,
-              kThreads = kGroups * kGroupThreads;
+constexpr int kOutputs = 128, kThreads = kHeadGroups * 128, kWarps = kThreads / kWarp;
 constexpr int kBlocks = 4, kPitch = kBlocks * static_cast<int>(kTensorBlock);  // columns of 128 latents
 constexpr int kBox = kOutputs * 128;  // bytes of a unit of columns: a row of 64 bf16 for each output
-constexpr int kShared = 1024 + kBlocks * kUnits * kBox;
+constexpr int kWeights = kBlocks * kUnits * kBox, kStages = 2;
+constexpr int kRowBytes = 256;                     // of a block of columns
+using Latents = WarpRows<kRowBytes, 16, kStages>;  // 2 rows of every other chunk meet all banks
+constexpr int kShared = kWeights + kWarps * Latents::kMemory;
+static_assert(kShared <= kAttendWgmmaShared);
 
 #ifdef DSV_HOPPER
 
@@ -28,16 +33,22 @@ __device__ __forceinline__ int output_of_row(int n) {
 }
 
 // A head's weights as operand B: word t of step j of a unit is columns 16 t + 4 j + 0 and 1, word t + 4 the
-// next two.
+// next two. A thread brings a unit of an output at a time, and all of its units at once.
 __device__ __forceinline__ void put_weights(const TensorArgs& a, int64_t first_row, unsigned char* boxes) {
-  for (int i = static_cast<int>(threadIdx.x); i < kOutputs * kBlocks * kUnits; i += kThreads) {
-    const int n = i % kOutputs, unit = i / kOutputs;
-    const unsigned char* const from =
-        a.weight.data + (first_row + output_of_row(n)) * a.weight.pitch + unit * kUnitBytes;
-    uint4 raw[4];
+  constexpr int kLoads = kOutputs * kBlocks * kUnits / kThreads;
+  const int n = static_cast<int>(threadIdx.x) % kOutputs, first = static_cast<int>(threadIdx.x) / kOutputs;
+  const unsigned char* const from = a.weight.data + (first_row + output_of_row(n)) * a.weight.pitch;
+  uint4 raw[kLoads][4];
 #pragma unroll
-    for (int t = 0; t < 4; ++t) raw[t] = load_once(from + 16 * t);
-    unsigned char* const row = boxes + unit * kBox + n * 128;
+  for (int i = 0; i < kLoads; ++i) {
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      raw[i][t] = load_once(from + (first + i * (kThreads / kOutputs)) * kUnitBytes + 16 * t);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) {
+    unsigned char* const row = boxes + (first + i * (kThreads / kOutputs)) * kBox + n * 128;
     const auto put = [&](int chunk, const uint32_t(&words)[4]) {
       *reinterpret_cast<uint4*>(row + (chunk ^ n % 8) * 16) = {words[0], words[1], words[2], words[3]};
     };
@@ -46,7 +57,7 @@ __device__ __forceinline__ void put_weights(const TensorArgs& a, int64_t first_r
       uint32_t low[4], high[4];
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
-        const uint32_t words[4] = {raw[t].x, raw[t].y, raw[t].z, raw[t].w};
+        const uint32_t words[4] = {raw[i][t].x, raw[i][t].y, raw[i][t].z, raw[i][t].w};
         e4m3x4_to_bf16(words[j], low[t], high[t]);
       }
       put(2 * j, low);
@@ -55,9 +66,6 @@ __device__ __forceinline__ void put_weights(const TensorArgs& a, int64_t first_r
   }
 }
 
-// A lane's columns of a block, of rows g and g + 8 of its warp's 16.
-using Columns = uint4[2][kUnits][2];
-
 #endif
 
 // Grid: x parts of the rows, y heads.
@@ -65,9 +73,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     heads_wgmma_kernel([[maybe_unused]] const __grid_constant__ TensorArgs a) {
 #ifdef DSV_HOPPER
   const int tid = static_cast<int>(threadIdx.x), warp = tid / kWarp, lane = tid % kWarp, g = lane / 4,
-            t = lane % 4, group = tid / kGroupThreads;
+            t = lane % 4;
   const int64_t head = blockIdx.y, first_weight = head * a.group_rows + a.first_row;
   unsigned char* const boxes = shared_memory();  // 1024-byte aligned
+  const Latents latents = {boxes + kWeights + warp * Latents::kMemory};
   put_weights(a, first_weight, boxes);
   const float* const scales = a.weight.scale + first_weight / kQuantBlock * a.weight.scale_cols;
   float scale[kBlocks];
@@ -77,41 +86,34 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   wait_for_last();
 
-  const int all = (a.rows + kRows - 1) / kRows, parts = static_cast<int>(gridDim.x),
+  const int all = (a.rows + kHeadTile - 1) / kHeadTile, parts = static_cast<int>(gridDim.x),
             part = static_cast<int>(blockIdx.x);
-  const int end = all * (part + 1) / parts;
-  const unsigned char* const x = a.x.data + head * a.x_group + 32 * t;
-  const int mine = warp % 4 * 16 + g;  // row of a tile
-  const auto load = [&](Columns& to, int tile, int block) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = tile * kRows + mine + 8 * r;
-      const bool valid = tile < end && row < a.rows;
-#pragma unroll
-      for (int u = 0; u < kUnits; ++u) {
-        const auto* const at =
-            reinterpret_cast<const uint4*>(x + row * a.x.pitch + (block * kUnits + u) * 128);
-        to[r][u][0] = valid ? at[0] : uint4{0, 0, 0, 0};
-        to[r][u][1] = valid ? at[1] : uint4{0, 0, 0, 0};
-      }
-    }
+  const int end = all * (part + 1) / parts, mine = warp % 4 * 16;  // rows of a tile
+  const unsigned char* const x = a.x.data + head * a.x_group;
+  const auto fill = [&](int tile, int block) {
+    latents.fill(block % kStages, [&](int r) {
+      const int row = tile * kHeadTile + mine + r;
+      return x + (row < a.rows ? row : a.rows - 1) * a.x.pitch + block * kRowBytes;
+    });
   };
   const uint64_t weights = swizzled_descriptor(shared_address(boxes));
   float* const y = a.y + head * a.y_group + 4 * t;
-  Columns next;
-  int tile = all * part / parts + group;
-  load(next, tile, 0);
-  for (; tile < end; tile += kGroups) {
+  const int first = all * part / parts + warp / 4;
+  if (first < end) fill(first, 0), fill(first, 1);
+  for (int tile = first; tile < end; tile += kHeadGroups) {
     float total[64];
 #pragma unroll
     for (float& v : total) v = 0;
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
-      uint32_t fragment[kUnits][4][4];
+      latents.wait();
+      uint32_t fragment[kUnits * 4][4];
 #pragma unroll
       for (int u = 0; u < kUnits; ++u) {
         const auto words = [&](int r, uint32_t(&to)[8]) {
-          const uint4 &p = next[r][u][0], &q = next[r][u][1];
+          const auto* const at =
+              reinterpret_cast<const uint4*>(latents.at(b % kStages, g + 8 * r) + u * 128 + 32 * t);
+          const uint4 p = at[0], q = at[1];
           to[0] = p.x, to[1] = p.y, to[2] = p.z, to[3] = p.w, to[4] = q.x, to[5] = q.y, to[6] = q.z,
           to[7] = q.w;
         };
@@ -119,33 +121,35 @@ __global__ void __launch_bounds__(kThreads, 1)
         words(0, one), words(1, two);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          uint32_t(&f)[4] = fragment[u][j];
+          uint32_t(&f)[4] = fragment[4 * u + j];
           f[0] = one[2 * j], f[1] = two[2 * j], f[2] = one[2 * j + 1], f[3] = two[2 * j + 1];
           keep(f);
         }
       }
-      b + 1 < kBlocks ? load(next, tile, b + 1) : load(next, tile + kGroups, 0);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {  // of the outputs, so that there are registers enough
-        float sums[32];
-        forget(sums);
-        wgmma_fence();
-#pragma unroll
-        for (int s = 0; s < kUnits * 4; ++s) {
-          const int at = (b * kUnits + s / 4) * kBox + half * kBox / 2 + 32 * (s % 4);
-          wgmma_bf16(sums, fragment[s / 4][s % 4], weights + (at >> 4), s);
-        }
-        wgmma_commit();
-        wgmma_wait<0>(sums);
-#pragma unroll
-        for (int i = 0; i < 32; ++i) total[32 * half + i] = fmaf(sums[i], scale[b], total[32 * half + i]);
+      const int ahead = tile + (b + kStages) / kBlocks * kHeadGroups;
+      if (ahead < end) {
+        fill(ahead, (b + kStages) % kBlocks);
+      } else {
+        copy_commit();  // so that groups are counted to the end
       }
+      float sums[64];
+      forget(sums);
+      wgmma_fence();
 #pragma unroll
-      for (int j = 0; j < kUnits * 4; ++j) keep(fragment[j / 4][j % 4]);  // until no product reads them
+      for (int s = 0; s < kUnits * 4; ++s) {
+        const int at = (b * kUnits + s / 4) * kBox + 32 * (s % 4);
+        wgmma_bf16(sums, fragment[s], weights + (at >> 4), s);
+      }
+      wgmma_commit();
+      wgmma_wait<0>(sums);
+#pragma unroll
+      for (int i = 0; i < 64; ++i) total[i] = fmaf(sums[i], scale[b], total[i]);
+#pragma unroll
+      for (int s = 0; s < kUnits * 4; ++s) keep(fragment[s]);  // until no product reads them
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int64_t row = tile * kRows + mine + 8 * r;
+      const int64_t row = tile * kHeadTile + mine + g + 8 * r;
       if (row >= a.rows) continue;
 #pragma unroll
       for (int i = 0; i < 16; i += 2) {
@@ -171,11 +175,8 @@ bool takes_heads_wgmma(const TensorArgs& a) {
 }
 
 void launch_heads_wgmma(const TensorArgs& a, Stream stream) {
-  const int64_t tiles = (a.rows + kRows - 1) / kRows, fit = processors() / a.groups,
-                parts = fit < 1       ? 1
-                        : fit < tiles ? fit
-                                      : tiles;
-  launch(heads_wgmma_kernel, {parts, a.groups, 1, a.early}, kThreads, kShared, stream, a);
+  launch(heads_wgmma_kernel, {head_parts(a.groups, a.rows, processors()), a.groups, 1, a.early}, kThreads,
+         kShared, stream, a);
 }
 
 }  // namespace dsv::cuda
