@@ -1,5 +1,6 @@
 // Checks of the tensor-core linears and FFNs: against sums in fp64, and each row's bits against the same row
 // alone.
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/bench/linear_data.cuh"
 
 namespace dsv::cuda {
@@ -255,6 +256,36 @@ void check_values(Dtype dtype) {
   std::printf("checked %s, worst error %.3g\n", name.c_str(), worst);
 }
 
+// W_k^T q and W_v of a prompt's rows on Hopper: the bits of the kernels for few.
+void check_heads(int32_t rows) {
+  constexpr int32_t kHeads = 128;
+  const Values values(Dtype::f8_e4m3, kHeads);
+  const Input x(Dtype::bf16, rows, kHeads * Values::kRank, 41), q(Dtype::bf16, rows, kHeads * 192, 42);
+  const int64_t n_q = int64_t{rows} * kHeads * 192, n_abs = int64_t{rows} * kHeads * Values::kRank,
+                width = kHeads * Values::kOut;
+  std::vector<float> queries;
+  for (const uint16_t code : q.codes.to_host<uint16_t>(n_q)) queries.push_back(bf16_to_float(code));
+  Memory q_values(4 * n_q), q_abs(2 * n_abs), y(4 * rows * width);
+  q_values.from_host(queries);
+  const std::string name = " of " + std::to_string(rows) + " rows";
+  const auto absorb = [&](auto launch_it) {
+    check_cuda(cudaMemset(q_abs.at, 0xFF, 2 * n_abs));
+    launch_it(AbsorbArgs{rows, kHeads, values.w.view, Values::kHead, 128, 192, q_values.as<float>(), true,
+                         true, q_abs.at},
+              nullptr);
+    return q_abs.to_host<uint16_t>(n_abs);
+  };
+  const std::vector<uint16_t> few = absorb(launch_absorb);
+  report(absorb(launch_absorb_many) == few, "absorb_many" + name, 0);
+  report(absorb(launch_absorb_wgmma) == few, "absorb_wgmma" + name, 0);
+  launch_tensor(values.args(x.rows, rows, 64, y.as<float>()), nullptr);
+  const std::vector<float> expected = y.to_host<float>(rows * width);
+  check_cuda(cudaMemset(y.at, 0xFF, 4 * rows * width));
+  launch_heads_wgmma(values.args(x.rows, rows, 64, y.as<float>()), nullptr);
+  report(y.to_host<float>(rows * width) == expected, "heads_wgmma" + name, 0);
+  std::printf("checked heads%s\n", name.c_str());
+}
+
 void check_experts(Dtype dtype, int64_t inner, int64_t dim, int32_t rows) {
   constexpr int32_t kExperts = 12, kTop = 3;
   const Experts ffns(dtype, kExperts, inner, dim);
@@ -370,6 +401,7 @@ bool check_linears(bool quick) {
     if (dtype == Dtype::f8_e4m3) {
       check_fp8(130, 144, {65});
       check_fp8(300, 1000, {1, 7, 63, 65, 129, 257});
+      if (wgmma_works()) check_heads(200);
     }
     if (quick) continue;
     if (dtype == Dtype::f8_e4m3) {

@@ -129,22 +129,27 @@ void time_linears(const bench::Timer& timer, int32_t rows) {
   time_linear(timer, bf16, "router", 256, 7168, {1, 64});
   time_linear(timer, bf16, "weights_proj", 64, 7168, {1, 64});
   time_linear(timer, bf16, "head", 129280, 7168, {1, 8, 64, 256});
-  for (const int32_t rows : {1, 8, 64, 256}) {
+  for (const int32_t rows : {1, 8, 64, 256, 1024, 1365}) {
     if (rows > most_rows) break;
     const Values values(fp8, 128);
+    const int64_t width = values.heads * Values::kOut;
     const Input x(bf16, rows, values.heads * Values::kRank, 41);
-    Memory y(4 * rows * values.heads * Values::kOut), q(4 * rows * values.heads * 192),
+    Memory y(4 * rows * width), q(4 * rows * values.heads * 192),
         q_abs(4 * rows * values.heads * Values::kRank);
     check_cuda(cudaMemset(q.at, 0, 4 * rows * values.heads * 192));
     const double bytes = static_cast<double>(values.w.bytes()) / 2, flop = 2.0 * rows * bytes;
-    const int32_t tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, Values::kOut);
-    bench::row(timer, "W_v, 128 heads", rows, timer.median_us([&] {
-      launch_tensor(values.args(x.rows, rows, tile_rows, y.as<float>()), nullptr);
-    }),
-               bytes, flop);
+    const TensorArgs args =
+        values.args(x.rows, rows, tensor_tile_rows(rows < 64 ? rows : 64, Values::kOut), y.as<float>());
+    const bool many = wgmma_works() && takes_heads_wgmma(args);
+    bench::row(timer, "W_v, 128 heads", rows,
+               timer.median_us([&] { (many ? launch_heads_wgmma : launch_tensor)(args, nullptr); }), bytes,
+               flop);
+    const AbsorbArgs absorb = {rows, 128,           values.w.view, Values::kHead, 128,
+                               192,  q.as<float>(), true,          true,          q_abs.at};
     bench::row(timer, "W_k^T q, 128 heads", rows, timer.median_us([&] {
-      launch_absorb({rows, 128, values.w.view, Values::kHead, 128, 192, q.as<float>(), true, true, q_abs.at},
-                    nullptr);
+      (!takes_absorb_many(absorb) ? launch_absorb
+       : wgmma_works()            ? launch_absorb_wgmma
+                                  : launch_absorb_many)(absorb, nullptr);
     }),
                bytes, flop);
   }
