@@ -13,6 +13,7 @@ inline constexpr int kHeadTile = 64, kHeadGroups = 2;  // rows; groups of warps 
 // head's weights, which take as long as a tile of each group.
 inline int64_t head_parts(int64_t heads, int64_t rows, int64_t processors) {
   const int64_t tiles = (rows + kHeadTile - 1) / kHeadTile;
+  if (processors < 1) return 1;  // it could not be asked
   const auto time = [&](int64_t parts) {
     const int64_t longest = (tiles + parts - 1) / parts;
     return (heads * parts + processors - 1) / processors * ((longest + kHeadGroups - 1) / kHeadGroups + 1);
