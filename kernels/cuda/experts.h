@@ -19,6 +19,12 @@ struct RouteRowsArgs {
   float* weight;    // out [R, k]
 };
 void launch_route(const RouteRowsArgs&, Stream);
+// .. by a block a row, of any experts; or, the same, by a warp: of up to kWarpExperts experts in groups of
+// whole 32s.
+inline constexpr int32_t kWarpRows = 512, kWarpExperts = 256;
+void launch_route_by_block(const RouteRowsArgs&, Stream);
+bool takes_route_by_warp(const RouteRowsArgs&);
+void launch_route_by_warp(const RouteRowsArgs&, Stream);
 int64_t route_shared_bytes(int32_t experts, int32_t groups);
 
 // The plain kernels take up to kTilePairs pairs of one expert.

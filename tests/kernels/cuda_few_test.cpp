@@ -110,6 +110,34 @@ TEST(CudaFew, RoutingInOneLaunch) {
   emulation::set_descending(false);
 }
 
+// A warp a row, many rows' form, chooses what a block does, of equal scores too.
+TEST(CudaFew, RoutingByWarpIsThatByBlock) {
+  for (const bool descending : {false, true}) {
+    emulation::set_descending(descending);
+    for (const Router& router : {Router{256, 8, 4, 8, 0}, Router{256, 1, 1, 8, 0}, Router{224, 7, 3, 32, 0},
+                                 Router{192, 3, 2, 6, 0}, Router{64, 2, 1, 1, 0}, Router{32, 1, 1, 32, 0}}) {
+      for (const float step : {0.0f, 0.25f, 2.0f}) {
+        constexpr int32_t kRows = 11;
+        std::vector<float> logits = draw(kRows * router.experts), bias = draw(router.experts, 9);
+        for (float& x : logits) x = step > 0 ? std::round(x / step) * step : 3 * x;
+        for (float& x : bias) x = step > 0 ? std::round(x / step) * step : x;
+        Routed block(kRows, router.k), warp(kRows, router.k);
+        const auto args = [&](Routed& to) {
+          return RouteRowsArgs{kRows,       router.experts,   router.k,        router.groups,
+                               router.kept, logits.data(),    bias.data(),     router.k != 6,
+                               2.5,         to.expert.data(), to.weight.data()};
+        };
+        ASSERT_TRUE(takes_route_by_warp(args(warp)));
+        launch_route_by_block(args(block), nullptr);
+        launch_route_by_warp(args(warp), nullptr);
+        EXPECT_EQ(block.expert, warp.expert) << router.experts << " experts, step " << step;
+        EXPECT_EQ(block.weight, warp.weight) << router.experts << " experts, step " << step;
+      }
+    }
+  }
+  emulation::set_descending(false);
+}
+
 void check_values(int32_t heads, int64_t rank, int32_t rows) {
   constexpr int64_t kNope = 128, kValue = 128, kPerHead = kNope + kValue;
   const std::vector<unsigned char> codes = draw_e4m3(heads * kPerHead * rank, 3);
