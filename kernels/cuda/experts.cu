@@ -13,17 +13,42 @@ namespace {
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 static_assert(kTilePairs == kDotRows);
 
-// One block. A warp has a range of rows and counts its pairs by expert; sums over warps and experts give
-// every warp's place in every expert's pairs; then it puts its rows there in order. The experts of a row
+// Rows of a block, of which each has a range.
+struct RowsOf {
+  int32_t begin, end;
+};
+__device__ __forceinline__ RowsOf rows_of(const GroupArgs& a) {
+  const auto block = static_cast<int32_t>(blockIdx.x), blocks = static_cast<int32_t>(gridDim.x);
+  return {a.rows * block / blocks, a.rows * (block + 1) / blocks};
+}
+
+// How many pairs of each expert a block's rows have.
+__global__ void __launch_bounds__(kThreads) count_pairs_kernel(GroupArgs a) {
+  begin_early();
+  auto* const count = reinterpret_cast<int32_t*>(shared_memory());
+  for (int e = threadIdx.x; e < a.experts; e += kThreads) count[e] = 0;
+  __syncthreads();
+  const RowsOf rows = rows_of(a);
+  for (int32_t p = rows.begin * a.k + threadIdx.x; p < rows.end * a.k; p += kThreads)
+    atomicAdd(&count[a.expert[p]], 1);
+  __syncthreads();
+  for (int e = threadIdx.x; e < a.experts; e += kThreads) a.counts[blockIdx.x * a.experts + e] = count[e];
+}
+
+// A warp has a range of its block's rows and counts its pairs by expert; sums over blocks, warps and experts
+// give every warp's place in every expert's pairs; then it puts its rows there in order. The experts of a row
 // differ, so its lanes never meet. Bound: latency, about 20 barriers and a few steps a row of the warp's
-// (4096 rows: 128), whose experts are read 8 rows at a time.
+// (4096 rows in 32 blocks: 4), whose experts are read 8 rows at a time.
 __global__ void __launch_bounds__(1024) group_kernel(GroupArgs a) {
+  begin_early();
   const int warps = static_cast<int>(blockDim.x) / kWarp, threads = static_cast<int>(blockDim.x);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, thread = threadIdx.x;
   auto* const place = reinterpret_cast<int32_t*>(shared_memory());  // [warps][experts]: counts, then places
   int32_t *const pairs = place + warps * a.experts, *const tiles =
                                                         pairs + threads;  // [threads]: sums up to here
-  const int32_t begin_row = a.rows * warp / warps, end_row = a.rows * (warp + 1) / warps;
+  const RowsOf rows = rows_of(a);
+  const int32_t n_rows = rows.end - rows.begin, begin_row = rows.begin + n_rows * warp / warps,
+                end_row = rows.begin + n_rows * (warp + 1) / warps;
   for (int i = thread; i < warps * a.experts; i += threads) place[i] = 0;
   __syncthreads();
   int32_t* const mine = place + warp * a.experts;
@@ -34,14 +59,26 @@ __global__ void __launch_bounds__(1024) group_kernel(GroupArgs a) {
   const int32_t each = (a.experts + threads - 1) / threads;
   const int32_t first = thread * each < a.experts ? thread * each : a.experts;
   const int32_t last = first + each < a.experts ? first + each : a.experts;
+  struct Count {
+    int32_t all = 0, before = 0;  // before: in blocks before this one
+  };
   const auto count_of = [&](int32_t e) {
-    int32_t count = 0;
-    for (int w = 0; w < warps; ++w) count += place[w * a.experts + e];
+    Count count;
+    if (gridDim.x == 1) {
+      for (int w = 0; w < warps; ++w) count.all += place[w * a.experts + e];
+      return count;
+    }
+#pragma unroll 8
+    for (unsigned b = 0; b < gridDim.x; ++b) {
+      const int32_t of_block = a.counts[b * a.experts + e];
+      count.all += of_block;
+      if (b < blockIdx.x) count.before += of_block;
+    }
     return count;
   };
   int32_t my_pairs = 0, my_tiles = 0;
   for (int32_t e = first; e < last; ++e) {
-    const int32_t count = count_of(e);
+    const int32_t count = count_of(e).all;
     my_pairs += count;
     my_tiles += (count + a.tile_rows - 1) / a.tile_rows;
   }
@@ -57,17 +94,20 @@ __global__ void __launch_bounds__(1024) group_kernel(GroupArgs a) {
   }
   int32_t at = pairs[thread] - my_pairs, tile = tiles[thread] - my_tiles;
   for (int32_t e = first; e < last; ++e) {
-    const int32_t end = at + count_of(e);
-    for (int32_t begin = at; begin < end; begin += a.tile_rows) {
+    const Count count = count_of(e);
+    const int32_t end = at + count.all;
+    for (int32_t begin = at; begin < end && blockIdx.x == 0; begin += a.tile_rows) {
       a.tiles[tile++] = {e, begin, end - begin < a.tile_rows ? end - begin : a.tile_rows};
     }
+    int32_t to = at + count.before;
     for (int w = 0; w < warps; ++w) {
-      const int32_t count = place[w * a.experts + e];
-      place[w * a.experts + e] = at;
-      at += count;
+      const int32_t of_warp = place[w * a.experts + e];
+      place[w * a.experts + e] = to;
+      to += of_warp;
     }
+    at = end;
   }
-  if (thread == threads - 1) *a.n_tiles = tiles[thread];
+  if (thread == threads - 1 && blockIdx.x == 0) *a.n_tiles = tiles[thread];
   __syncthreads();
   const auto put = [&](int32_t r, int32_t p, int32_t expert) {
     const int32_t to = mine[expert]++;
@@ -205,7 +245,10 @@ void launch_group(const GroupArgs& a, Stream stream) {
   const int64_t wanted = a.rows <= 256 ? 8 : 32, warps = most_warps < 1        ? 1
                                                          : most_warps < wanted ? most_warps
                                                                                : wanted;
-  launch(group_kernel, {}, static_cast<int>(warps) * kWarp, 4 * warps * (a.experts + 2 * kWarp), stream, a);
+  const int64_t blocks = a.counts && a.rows >= kGroupManyRows ? kGroupBlocks : 1;
+  if (blocks > 1) launch(count_pairs_kernel, {blocks}, kThreads, 4 * int64_t{a.experts}, stream, a);
+  launch(group_kernel, {blocks, 1, 1, blocks > 1}, static_cast<int>(warps) * kWarp,
+         4 * warps * (a.experts + 2 * kWarp), stream, a);
 }
 void launch_swiglu(const SwigluArgs& a, Stream stream) {
   launch(swiglu_kernel, {(a.inner + kWarps - 1) / kWarps, a.tile_bound}, kThreads, 0, stream, a);

@@ -38,7 +38,10 @@ struct GroupArgs {  // pairs sorted by expert, and then by row
   int32_t* pair_of;       // out [R * k]: pair of (row, i)
   ExpertTile* tiles;      // out [most_tiles]
   int32_t* n_tiles;       // out [1]
+  // Scratch [kGroupBlocks, experts], for many rows to be sorted by several blocks; or null.
+  int32_t* counts = nullptr;
 };
+inline constexpr int32_t kGroupManyRows = 1024, kGroupBlocks = 32;
 void launch_group(const GroupArgs&, Stream);
 // Of at most as many pairs as threads fit into a block; route.cu.
 inline constexpr int32_t kFewPairs = 512;

@@ -94,7 +94,8 @@ GroupArgs group_args(const CudaDevice& d, const int32_t* expert, int32_t count, 
           d.pair_row,
           d.pair_of,
           d.tiles,
-          d.n_tiles};
+          d.n_tiles,
+          reinterpret_cast<int32_t*>(d.wide)};
 }
 
 // Where an FFN's launches go, and what they keep in between.

@@ -184,8 +184,9 @@ void check_group(int32_t rows, int32_t k, int32_t experts, int32_t tile_rows) {
   std::vector<int32_t> pair_row = unset<int32_t>(rows * k), pair_of = pair_row, n_tiles(1),
                        wanted_row = pair_row, wanted_of = pair_row;
   std::vector<ExpertTile> tiles(static_cast<size_t>(most_tiles(rows * k, experts, tile_rows)));
+  std::vector<int32_t> counts = unset<int32_t>(kGroupBlocks * experts);
   launch_group({rows, k, experts, tile_rows, expert.data(), pair_row.data(), pair_of.data(), tiles.data(),
-                n_tiles.data()},
+                n_tiles.data(), counts.data()},
                nullptr);
   int32_t at = 0;
   size_t tile = 0;
@@ -212,6 +213,8 @@ TEST(CudaMany, Groups) {
   for (const bool descending : {false, true}) {
     emulation::set_descending(descending);
     check_group(701, 8, 256, 192);
+    check_group(kGroupManyRows, 8, 256, 192);
+    check_group(1501, 3, 40, 64);
     check_group(300, 3, 5, 64);
     check_group(77, 40, 64, 8);
   }
