@@ -74,6 +74,7 @@ struct TensorArgs {
   LinearPart second = {}, third = {};
   int32_t n_more = 0;
   bool early = true;  // the launch before is in the same stream, and the only one that this one follows
+  unsigned char* bf16 = nullptr;  // linear_fp8.cu, not of SwiGLU: instead of y, as packed_rows has it
 };
 // .. A token of routed experts has several weights at a time.
 inline constexpr int tensor_splits(const TensorArgs& a) {
@@ -105,10 +106,10 @@ int fp8_few_outputs(bool swiglu, int64_t outputs);  // of a tile: rows of each w
 inline constexpr int32_t kHeadsLeastRows = 128;
 bool takes_heads_wgmma(const TensorArgs&);
 void launch_heads_wgmma(const TensorArgs&, Stream);
+inline bool few_for_fp8(bool tiles, int32_t rows) { return !tiles && rows <= kFp8FewRows; }
 inline void launch_tensor(const TensorArgs& a, Stream stream) {
   if (a.fp8_sums)
-    return !a.tiles && a.rows <= kFp8FewRows ? launch_tensor_fp8_few(a, stream)
-                                             : launch_tensor_fp8(a, stream);
+    return few_for_fp8(a.tiles, a.rows) ? launch_tensor_fp8_few(a, stream) : launch_tensor_fp8(a, stream);
   if (a.x.form == PackedForm::spread) return launch_tensor_wgmma(a, stream);
   a.tile_rows <= kFewRows ? launch_tensor_few(a, stream) : launch_tensor_many(a, stream);
 }

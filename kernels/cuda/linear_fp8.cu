@@ -25,20 +25,22 @@
 // Tiles of 192 rows take 15,200 (products: 9,200): a third group of warps multiplies while one scales, but
 // they read more bytes for a product, so that long sums (7168 x 16384) are 7% slower. Both give the same
 // bits.
+//
+// Outputs in bf16, experts' in `fast`, take half of that: 192 rows of 128 are 48 KB, 1,540 cycles.
 #include "kernels/cuda/linear_fp8.cuh"
 
 namespace dsv::cuda {
 namespace {
 
 constexpr int kTileOutputs = 128;
-constexpr int kBlocks = kMostCluster > 1 ? 2 : 1;  // of threads with the same rows, a cluster
+constexpr int kBlocks = 2;  // of threads with the same rows, a cluster
 [[maybe_unused]] constexpr int kTilesTogether = 8;
 
 // A tile: kBoxes of 64 rows, which kGroups groups of warps take in turns, times 128 rows of the weight (for
 // SwiGLU half of gate, half of up).
-template <bool kSwiglu_, int kBoxes_, int kGroups_>
+template <bool kSwiglu_, bool kBf16_, int kBoxes_, int kGroups_>
 struct FormOf {
-  static constexpr bool kSwiglu = kSwiglu_;
+  static constexpr bool kSwiglu = kSwiglu_, kBf16 = kBf16_;  // bf16: what is written is
   static constexpr int kBoxes = kBoxes_, kGroups = kGroups_, kTurns = (kBoxes + kGroups - 1) / kGroups;
   static constexpr int kConsumers = kGroups * kGroupThreads;
   static constexpr int kThreads =
@@ -52,10 +54,10 @@ struct FormOf {
   static constexpr int kShared = 1024 + kStages * (kStage + kScales + 16);
 };
 // Routed experts take the small one, other weights the one that leaves a processor less to do.
-template <bool kSwiglu>
-using LargeForm = FormOf<kSwiglu, kFp8Rows / kMapRows, 2>;
-template <bool kSwiglu>
-using SmallForm = FormOf<kSwiglu, kFp8Pairs / kMapRows, 3>;
+template <bool kSwiglu, bool kBf16>
+using LargeForm = FormOf<kSwiglu, kBf16, kFp8Rows / kMapRows, 2>;
+template <bool kSwiglu, bool kBf16>
+using SmallForm = FormOf<kSwiglu, kBf16, kFp8Pairs / kMapRows, 3>;
 
 #ifdef DSV_HOPPER
 
@@ -175,7 +177,11 @@ __device__ __forceinline__ void consume(const Fp8Args& args, const ExpertTile& t
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = h * kGroups * kMapRows + mine + 8 * r;
-      store_row<Form::kSwiglu>(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
+      if constexpr (Form::kBf16) {
+        store_bf16_row(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
+      } else {
+        store_row<Form::kSwiglu>(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
+      }
     }
   }
 }
@@ -240,6 +246,7 @@ int64_t boxes_in_turn(const TensorArgs& a) {
 template <class Form>
 void launch_form(const TensorArgs& a, Stream stream) {
   static_assert(Form::kTurns * Form::kGroups >= Form::kBoxes && Form::kReaders % kBlocks == 0);
+  static_assert(!(Form::kSwiglu && Form::kBf16));
   Fp8Args args = {};
   args.x = input_map(a.x, a.rows, Form::kRows / kBlocks);
   if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight, kTileOutputs);
@@ -252,13 +259,14 @@ void launch_form(const TensorArgs& a, Stream stream) {
   args.columns = static_cast<int32_t>(tiles_of_outputs<Form>(a));
   const int64_t tiles = int64_t{a.tiles ? a.tile_bound : args.row_tiles} * args.columns;
   const int64_t most = processors() / kBlocks * kBlocks;
-  launch(fp8_kernel<Form>, {tiles < most ? tiles : most}, Form::kThreads, Form::kShared, stream, args);
+  launch(fp8_kernel<Form>, {.x = tiles < most ? tiles : most, .cluster = emulated_cluster(kBlocks)},
+         Form::kThreads, Form::kShared, stream, args);
 }
 
-template <bool kSwiglu>
+template <bool kSwiglu, bool kBf16>
 void launch_kind(const TensorArgs& a, Stream stream) {
-  using Large = LargeForm<kSwiglu>;
-  using Small = SmallForm<kSwiglu>;
+  using Large = LargeForm<kSwiglu, kBf16>;
+  using Small = SmallForm<kSwiglu, kBf16>;
   a.tiles || boxes_in_turn<Small>(a) <= boxes_in_turn<Large>(a) ? launch_form<Small>(a, stream)
                                                                 : launch_form<Large>(a, stream);
 }
@@ -266,7 +274,8 @@ void launch_kind(const TensorArgs& a, Stream stream) {
 }  // namespace
 
 void launch_tensor_fp8(const TensorArgs& a, Stream stream) {
-  a.kind == TensorKind::swiglu ? launch_kind<true>(a, stream) : launch_kind<false>(a, stream);
+  if (a.kind == TensorKind::swiglu) return launch_kind<true, false>(a, stream);
+  a.bf16 ? launch_kind<false, true>(a, stream) : launch_kind<false, false>(a, stream);
 }
 
 }  // namespace dsv::cuda

@@ -68,6 +68,43 @@ __device__ __forceinline__ void store_row(const TensorArgs& a, const float (&sum
   }
 }
 
+// Word i of lane t becomes word t of lane i, among four neighbours. All lanes of the warp come here.
+__device__ __forceinline__ void transpose_fours(uint32_t (&word)[4]) {
+#pragma unroll
+  for (int lanes = 1; lanes < 4; lanes *= 2) {
+    const bool high = threadIdx.x & lanes;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & lanes) continue;
+      const uint32_t got = __shfl_xor_sync(kAllLanes, high ? word[i] : word[i + lanes], lanes);
+      (high ? word[i] : word[i + lanes]) = got;
+    }
+  }
+}
+
+// store_row's, as bf16 codes: lanes swap so that each has eight neighbouring outputs of every fourth eight.
+template <int kSums>
+__device__ __forceinline__ void store_bf16_row(const TensorArgs& a, const float (&sum)[kSums], int r,
+                                               int64_t row, bool valid, int64_t first_output) {
+  constexpr int kFours = kSums / 16;
+  static_assert(kSums % 16 == 0);
+  const int64_t pitch = packed_pitch(a.outputs, Rounding::bf16);
+  const int64_t first = 2 * (first_output + 8 * (threadIdx.x % 4));  // byte of the row
+#pragma unroll
+  for (int q = 0; q < kFours; ++q) {
+    uint32_t word[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int at = (4 * q + i) * 4 + 2 * r;
+      word[i] = pack_bf16(output_of<false>(a, sum, at), output_of<false>(a, sum, at + 1));
+    }
+    transpose_fours(word);
+    const int64_t at = first + 64 * q;
+    if (valid && at < pitch)  // a row is whole blocks
+      *reinterpret_cast<uint4*>(a.bf16 + row * pitch + at) = {word[0], word[1], word[2], word[3]};
+  }
+}
+
 #ifdef DSV_HOPPER
 
 // A ring of stages in shared memory: kStages blocks of Form::kStage bytes, then as many of scales, of the

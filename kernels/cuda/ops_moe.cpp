@@ -106,14 +106,23 @@ struct FfnPlace {
 };
 FfnPlace main_place(const CudaDevice& d) { return {d.stream(), d.inner, d.inner_packed}; }
 
-// y[p] = down(silu(gate h) * up h) for every pair. On another stream than h's, h is packed already.
-void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h,
-             int64_t inner, float* y, const FfnPlace& at) {
+// Whether what an FFN gives may be in bf16, whose rows of whole blocks take no more than f32's from 64 values
+// on.
+bool gives_bf16(const CudaDevice& d, const Pairs& pairs) {
+  return pairs.hopper == HopperPath::fp8_sums && !few_for_fp8(pairs.grouped, pairs.count) &&
+         d.geometry.hidden_size >= 64;
+}
+
+// y[p] = down(silu(gate h) * up h) for every pair. On another stream than h's, h is packed already. `bf16`: y
+// in bf16 where it may be, as it is in the released model's own code.
+OutputRows run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h,
+                   int64_t inner, float* y, bool bf16, const FfnPlace& at) {
   const ExpertTile* tiles = pairs.grouped ? d.tiles : nullptr;
   const int32_t* pair_row = pairs.grouped ? d.pair_row : nullptr;
   const int64_t dim = d.geometry.hidden_size;
   PackedInput a(d, at.inner, inner, inner, pairs.count, at.packed, at.stream);
   if (on_tensor_cores(d, table)) {
+    bf16 = bf16 && gives_bf16(d, pairs);
     const auto run = [&](TensorKind kind, Dtype dtype, PackedInput& x, const int32_t* row, int64_t cols,
                          int64_t outputs, float* out) {
       PackedRows in = x.codes(dtype, pairs.hopper);
@@ -142,10 +151,12 @@ void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pair
                          false};
       args.fp8_sums = pairs.hopper == HopperPath::fp8_sums;
       args.early = at.stream == d.stream() || kind == TensorKind::down;
+      if (bf16 && kind == TensorKind::down) args.bf16 = reinterpret_cast<unsigned char*>(out);
       launch_tensor(args, at.stream);
     };
     run(TensorKind::swiglu, table.in.dtype(), h, pair_row, dim, inner, at.inner);
-    return run(TensorKind::down, table.down.dtype(), a, nullptr, inner, dim, y);
+    run(TensorKind::down, table.down.dtype(), a, nullptr, inner, dim, y);
+    return {y, bf16};
   }
   launch_swiglu({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pair_row,
                  h.pair(table.in.fp8, table.in.bf16 || table.in.rest), dim, inner, at.inner},
@@ -153,6 +164,7 @@ void run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pair
   launch_down({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles,
                a.pair(table.down.fp8, table.down.bf16 || table.down.rest), inner, dim, y},
               at.stream);
+  return {y};
 }
 
 // Whether a recorded step runs the shared expert beside the routing and the routed experts: it needs the
@@ -209,22 +221,24 @@ void experts(Device* handle, const ExpertsArgs& args) {
   const CudaDevice::FfnTable routed = routed_table(d, w);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
+    const Pairs pairs = routed_pairs(d, routed, count);
+    const bool bf16 = gives_bf16(d, pairs);
+    OutputRows shared_rows;
     if (w.shared.gate) {  // first, because elsewhere than beside the routed ones the two use the same scratch
       const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);
       const FfnPlace place = d.follows ? FfnPlace{d.side(), d.side_inner, d.side_packed} : main_place(d);
-      run_ffn(d, shared, cut(d, shared, false, count, count, dim), h, g.shared_intermediate_size(), d.shared,
-              place);
+      shared_rows = run_ffn(d, shared, cut(d, shared, false, count, count, dim), h,
+                            g.shared_intermediate_size(), d.shared, bf16, place);
     }
-    const Pairs pairs = routed_pairs(d, routed, count);
     const int32_t* const expert = d.integers(Act::expert, args.expert, first);
     if (!(d.grouped == CudaDevice::Grouped{expert, count, pairs.tile_rows}))
       launch_group(group_args(d, expert, count, pairs), d.stream());
     d.grouped = {};
-    run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer, main_place(d));
+    const OutputRows y = run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer, bf16, main_place(d));
     const bool joined = d.join();
-    launch_mix_experts({count, g.num_experts_per_tok, dim, d.outer, d.pair_of,
-                        d.row_of(Act::expert_weight, args.expert_weight, first),
-                        w.shared.gate ? d.shared : nullptr, d.row_of(Act::delta, args.delta, first), !joined},
+    launch_mix_experts({count, g.num_experts_per_tok, dim, y, d.pair_of,
+                        d.row_of(Act::expert_weight, args.expert_weight, first), shared_rows,
+                        d.row_of(Act::delta, args.delta, first), !joined},
                        d.stream());
   });
 }
@@ -236,7 +250,7 @@ void ffn(Device* handle, const FfnArgs& args) {
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
     run_ffn(d, table, cut(d, table, false, count, count, g.hidden_size), h, g.intermediate_size,
-            d.row_of(Act::delta, args.delta, first), main_place(d));
+            d.row_of(Act::delta, args.delta, first), false, main_place(d));
   });
 }
 

@@ -1,5 +1,5 @@
-// The CUDA linears on Hopper by themselves, emulated, clusters of one block of threads: the bits of the
-// portable kernels, FP8 sums near them; and the input they read.
+// The CUDA linears on Hopper by themselves, emulated: the bits of the portable kernels, FP8 sums near them;
+// the input they read.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -175,60 +175,93 @@ TEST(CudaLinear, LinearsOnHopperHaveTheSameBits) {
   }
 }
 
-TEST(CudaLinear, ExpertsOnHopperHaveTheSameBits) {
-  const HopperShared shared;
-  constexpr int32_t kExperts = 3;
-  constexpr int64_t kInner = 140, kDim = 200;
+// Three experts, whose tiles begin anywhere.
+struct Experts {
+  static constexpr int32_t kCount = 3, kCounts[kCount] = {67, 2, 129}, kPairs = 67 + 2 + 129;
+  static constexpr int64_t kInner = 140, kDim = 200;
   std::vector<Matrix> gates, ups, downs;
   std::vector<FfnView> ffns;
-  for (unsigned e = 0; e < kExperts; ++e) {
-    gates.emplace_back(kInner, kDim, 10 + e);
-    ups.emplace_back(kInner, kDim, 20 + e);
-    downs.emplace_back(kDim, kInner, 30 + e);
+  Experts() {
+    for (unsigned e = 0; e < kCount; ++e) {
+      gates.emplace_back(kInner, kDim, 10 + e);
+      ups.emplace_back(kInner, kDim, 20 + e);
+      downs.emplace_back(kDim, kInner, 30 + e);
+    }
+    for (size_t e = 0; e < kCount; ++e) {
+      ffns.push_back({gates[e].view, ups[e].view, downs[e].view});
+      ffns.back().make_maps();
+    }
   }
-  for (size_t e = 0; e < kExperts; ++e) {
-    ffns.push_back({gates[e].view, ups[e].view, downs[e].view});
-    ffns.back().make_maps();
-  }
-  // Tiles that begin anywhere.
-  const std::vector<int32_t> counts = {67, 2, 129};
-  int32_t pairs = 0;
-  for (const int32_t count : counts) pairs += count;
-  const auto tiles_of = [&](int32_t rows) {
+  // Calls launch(args) for all pairs, without where its output goes.
+  template <class F>
+  void run(TensorKind kind, const PackedRows& in, int32_t tile_rows, F&& launch) const {
     std::vector<ExpertTile> tiles;
     int32_t begin = 0;
-    for (int32_t e = 0; e < kExperts; ++e) {
-      const int32_t end = begin + counts[static_cast<size_t>(e)];
-      for (; begin < end; begin += rows) tiles.push_back({e, begin, std::min(rows, end - begin)});
+    for (int32_t e = 0; e < kCount; ++e) {
+      const int32_t end = begin + kCounts[e];
+      for (; begin < end; begin += tile_rows) tiles.push_back({e, begin, std::min(tile_rows, end - begin)});
       begin = end;
     }
-    return tiles;
-  };
-  for (const bool swiglu : {true, false}) {
-    const int64_t outputs = swiglu ? kInner : kDim, cols = swiglu ? kDim : kInner;
-    const std::vector<float> x = draw(pairs * cols);
-    const Packed plain(x, pairs, cols), spread(x, pairs, cols, PackedForm::spread),
-        by_block(x, pairs, cols, PackedForm::by_block);
-    const auto run = [&](const PackedRows& in, int32_t tile_rows, const auto& launch) {
-      const std::vector<ExpertTile> tiles = tiles_of(tile_rows);
-      const auto n = static_cast<int32_t>(tiles.size());
-      std::vector<float> y(static_cast<size_t>(pairs * outputs), NAN);
-      TensorArgs args = {};
-      args.kind = swiglu ? TensorKind::swiglu : TensorKind::down, args.dtype = Dtype::f8_e4m3,
-      args.rows = pairs;
-      args.x = in, args.ffn = ffns.data(), args.tiles = tiles.data(), args.n_tiles = &n;
-      args.tile_bound = n, args.tile_rows = tile_rows, args.outputs = outputs;
-      args.pitch = weight_pitch(Dtype::f8_e4m3, cols), args.y = y.data(), args.y_stride = outputs,
-      args.factor = 1;
-      launch(args);
-      return y;
-    };
-    const std::vector<float> want =
-        run(plain.rows, 8, [](const TensorArgs& a) { launch_tensor(a, nullptr); });
-    expect_same(run(spread.rows, kWgmmaRows, [](const TensorArgs& a) { launch_tensor(a, nullptr); }), want,
-                outputs, swiglu ? "swiglu" : "down");
-    expect_near(run(by_block.rows, kFp8Pairs, [](const TensorArgs& a) { launch_tensor_fp8(a, nullptr); }),
-                want, swiglu ? "swiglu, FP8 sums" : "down, FP8 sums");
+    const auto n = static_cast<int32_t>(tiles.size());
+    const bool swiglu = kind == TensorKind::swiglu;
+    TensorArgs args = {};
+    args.kind = kind, args.dtype = Dtype::f8_e4m3, args.rows = kPairs, args.x = in;
+    args.ffn = ffns.data(), args.tiles = tiles.data(), args.n_tiles = &n;
+    args.tile_bound = n, args.tile_rows = tile_rows;
+    args.outputs = args.y_stride = swiglu ? kInner : kDim;
+    args.pitch = weight_pitch(Dtype::f8_e4m3, swiglu ? kDim : kInner), args.factor = 1;
+    launch(args);
+  }
+  std::vector<float> outputs(TensorKind kind, const PackedRows& in, int32_t tile_rows,
+                             void (*launch)(const TensorArgs&, Stream)) const {
+    std::vector<float> y(static_cast<size_t>(kPairs * (kind == TensorKind::swiglu ? kInner : kDim)), NAN);
+    run(kind, in, tile_rows, [&](TensorArgs a) {
+      a.y = y.data();
+      launch(a, nullptr);
+    });
+    return y;
+  }
+};
+
+TEST(CudaLinear, ExpertsOnHopperHaveTheSameBits) {
+  const HopperShared shared;
+  const Experts experts;
+  for (const TensorKind kind : {TensorKind::swiglu, TensorKind::down}) {
+    const bool swiglu = kind == TensorKind::swiglu;
+    const int64_t outputs = swiglu ? Experts::kInner : Experts::kDim,
+                  cols = swiglu ? Experts::kDim : Experts::kInner;
+    const std::vector<float> x = draw(Experts::kPairs * cols);
+    const Packed plain(x, Experts::kPairs, cols), spread(x, Experts::kPairs, cols, PackedForm::spread);
+    expect_same(experts.outputs(kind, spread.rows, kWgmmaRows, launch_tensor),
+                experts.outputs(kind, plain.rows, 8, launch_tensor), outputs, swiglu ? "swiglu" : "down");
+  }
+}
+
+// Near the others; `down` in bf16 as well, which are its values, rounded.
+TEST(CudaLinear, ExpertsWithFp8SumsAreNear) {
+  const HopperShared shared;
+  const Experts experts;
+  const int32_t pairs = Experts::kPairs;
+  const int64_t inner = Experts::kInner, dim = Experts::kDim;
+  const std::vector<float> x = draw(pairs * dim);
+  const Packed plain(x, pairs, dim), in(x, pairs, dim, PackedForm::by_block);
+  const std::vector<float> value = experts.outputs(TensorKind::swiglu, in.rows, kFp8Pairs, launch_tensor_fp8);
+  expect_near(value, experts.outputs(TensorKind::swiglu, plain.rows, 8, launch_tensor), "swiglu, FP8 sums");
+
+  const Packed plain_inner(value, pairs, inner), inner_rows(value, pairs, inner, PackedForm::by_block);
+  const std::vector<float> y =
+      experts.outputs(TensorKind::down, inner_rows.rows, kFp8Pairs, launch_tensor_fp8);
+  expect_near(y, experts.outputs(TensorKind::down, plain_inner.rows, 8, launch_tensor), "down, FP8 sums");
+  const int64_t pitch = packed_pitch(dim, Rounding::bf16);
+  std::vector<unsigned char> codes(static_cast<size_t>(pairs * pitch), 0xFF);
+  experts.run(TensorKind::down, inner_rows.rows, kFp8Pairs, [&](TensorArgs a) {
+    a.bf16 = codes.data();
+    launch_tensor_fp8(a, nullptr);
+  });
+  for (int64_t i = 0; i < pairs * dim; ++i) {
+    uint16_t code;
+    std::memcpy(&code, &codes[static_cast<size_t>(i / dim * pitch + 2 * (i % dim))], 2);
+    ASSERT_EQ(code, float_to_bf16(y[static_cast<size_t>(i)])) << i / dim << ", " << i % dim;
   }
 }
 

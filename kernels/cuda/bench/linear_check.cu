@@ -286,6 +286,25 @@ void check_heads(int32_t rows) {
   std::printf("checked heads%s\n", name.c_str());
 }
 
+// What down gives in bf16 with FP8 sums, which has given `y`.
+void check_bf16(TensorArgs args, const Memory& y, const std::string& name) {
+  const int64_t bytes = packed_bytes(args.rows, args.outputs);
+  const auto words = [&](auto&& write) {
+    const Memory codes(bytes);
+    check_cuda(cudaMemset(codes.at, 0, bytes));
+    write(codes.as<unsigned char>());
+    return codes.to_host<uint32_t>(bytes / 4);
+  };
+  report(words([&](unsigned char* codes) {
+           args.bf16 = codes;
+           launch_tensor_fp8(args, nullptr);
+         }) == words([&](unsigned char* codes) {
+           launch_pack_codes(
+               {args.rows, args.outputs, y.as<float>(), args.outputs, Rounding::bf16, false, codes}, nullptr);
+         }),
+         name + " down in bf16: not its values, rounded", 0);
+}
+
 void check_experts(Dtype dtype, int64_t inner, int64_t dim, int32_t rows) {
   constexpr int32_t kExperts = 12, kTop = 3;
   const Experts ffns(dtype, kExperts, inner, dim);
@@ -346,6 +365,7 @@ void check_experts(Dtype dtype, int64_t inner, int64_t dim, int32_t rows) {
       }
       report(std::sqrt(differ / total) <= 1e-3, name + (swiglu ? " swiglu" : " down") + " with FP8 sums",
              std::sqrt(differ / total));
+      if (!swiglu) check_bf16(args, y, name);
       // One FFN for all of few rows: the same sums of blocks, added in f32 in another order.
       args.tiles = nullptr, args.rows = pairs < 100 ? pairs : 100;
       std::vector<float> by_rows[2];

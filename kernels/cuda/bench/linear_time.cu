@@ -74,9 +74,10 @@ void time_experts(const bench::Timer& timer) {
         const HopperInput h_packed(form, h, kDim, 0, rows), a_packed(form, a, kInner, 0, pairs);
         const PackedRows from = h_packed.rows;
         const GatheredInput gathered(from, kDim, routing.pair_row.as<int32_t>(), pairs);
-        const auto run = [&](TensorKind kind, const PackedRows& x, float* y) {
+        const auto run = [&](TensorKind kind, const PackedRows& x, float* y, void* bf16 = nullptr) {
           TensorArgs args = ffns.args(kind, kDtype, x, routing, tile_rows, y);
           args.pair_row = nullptr;
+          args.bf16 = static_cast<unsigned char*>(bf16);
           fast ? launch_tensor_fp8(args, nullptr) : launch_tensor(args, nullptr);
         };
         const std::string how = fast ? ", fast" : ", wgmma";
@@ -90,6 +91,10 @@ void time_experts(const bench::Timer& timer) {
         bench::row(timer, ("experts down" + how).c_str(), rows,
                    timer.median_us([&] { run(TensorKind::down, a_packed.rows, outer.as<float>()); }),
                    touched * kInner * kDim, flop);
+        if (!fast) continue;
+        bench::row(timer, "experts down, fast, in bf16", rows,
+                   timer.median_us([&] { run(TensorKind::down, a_packed.rows, nullptr, outer.at); }),
+                   touched * kInner * kDim, flop);
       }
     }
     bench::row(timer, "experts requantise", rows, timer.median_us([&] {
@@ -99,12 +104,15 @@ void time_experts(const bench::Timer& timer) {
     }),
                5.0 * pairs * kInner, 0);
     Memory delta(4 * rows * kDim);
-    bench::row(timer, "experts mix", rows, timer.median_us([&] {
-      launch_mix_experts({rows, kTop, kDim, outer.as<float>(), routing.pair_of.as<int32_t>(),
-                          routing.weight.as<float>(), nullptr, delta.as<float>()},
-                         nullptr);
-    }),
-               4.0 * (pairs + rows) * kDim, 0);
+    for (const bool bf16 : {false, true}) {
+      MixExpertsArgs mix = {};
+      mix.rows = rows, mix.k = kTop, mix.dim = kDim, mix.y = {outer.at, bf16};
+      mix.pair_of = routing.pair_of.as<int32_t>(), mix.weight = routing.weight.as<float>();
+      mix.delta = delta.as<float>();
+      bench::row(timer, bf16 ? "experts mix, bf16" : "experts mix", rows,
+                 timer.median_us([&] { launch_mix_experts(mix, nullptr); }),
+                 static_cast<double>(kDim) * ((bf16 ? 2.0 : 4.0) * pairs + 4.0 * rows), 0);
+    }
   }
 }
 
@@ -126,8 +134,8 @@ void time_linears(const bench::Timer& timer, int32_t rows) {
   time_linear(timer, fp8, "shared down", 7168, 2048, few);
   time_linear(timer, fp8, "dense gate_up", 36864, 7168, all);
   time_linear(timer, fp8, "dense down", 7168, 18432, {1, 64, 4096});
-  time_linear(timer, bf16, "router", 256, 7168, {1, 64});
-  time_linear(timer, bf16, "weights_proj", 64, 7168, {1, 64});
+  time_linear(timer, bf16, "router", 256, 7168, {1, 64, 512, 4096});
+  time_linear(timer, bf16, "weights_proj", 64, 7168, {1, 64, 512, 4096});
   time_linear(timer, bf16, "head", 129280, 7168, {1, 8, 64, 256});
   for (const int32_t rows : {1, 8, 64, 256, 1024, 1365}) {
     if (rows > most_rows) break;
