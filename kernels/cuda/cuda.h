@@ -35,6 +35,9 @@ struct Grid {
 
 namespace dsv::cuda {
 
+// What such a kernel's Grid says: nothing here, where it has its clusters without being asked; emulated it is
+// asked.
+inline constexpr int64_t emulated_cluster(int64_t) { return 1; }
 inline constexpr int kMostCluster = 8;
 
 // The next launch, if it is an early one, may begin once all blocks of this one are here or have ended. What

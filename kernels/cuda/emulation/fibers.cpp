@@ -212,6 +212,7 @@ void named_barrier(int name, int threads) {
   }
 }
 
+unsigned cluster_rank() { return scheduler.running / scheduler.stride; }
 void cluster_arrive() {
   ++scheduler.arrivals;
   ++scheduler.fibers[scheduler.running]->arrivals;

@@ -1,5 +1,5 @@
 // hopper.cuh on the CPU (test code). Copies are made at once, threads that wait for a barrier let the others
-// run, and clusters are of one block. Memory fences do nothing.
+// run. Memory fences do nothing.
 #pragma once
 
 #include "kernels/cuda/formats.h"
@@ -26,7 +26,9 @@ struct Barrier {
   uint8_t expected, pending, phase, unused;
   int32_t bytes;  // that are still to come
 };
-inline Barrier& barrier_at(uint32_t at) { return *reinterpret_cast<Barrier*>(emulation::block_memory + at); }
+inline Barrier& barrier_at(uint32_t at, unsigned char* memory = emulation::block_memory) {
+  return *reinterpret_cast<Barrier*>(memory + at);
+}
 inline void barrier_step(Barrier& b) {
   if (b.pending > 0 || b.bytes != 0) return;
   b.pending = b.expected, b.phase ^= 1;
@@ -35,34 +37,45 @@ inline void barrier_init(uint32_t at, uint32_t arrivals) {
   barrier_at(at) = {static_cast<uint8_t>(arrivals), static_cast<uint8_t>(arrivals), 0, 0, 0};
 }
 inline void fence_barriers() {}
-inline void barrier_arrive(uint32_t at) {
-  Barrier& b = barrier_at(at);
+inline void barrier_arrive(Barrier& b) {
   if (b.pending == 0) std::abort();  // more arrivals than threads
   --b.pending;
   barrier_step(b);
 }
+inline void barrier_arrive(uint32_t at) { barrier_arrive(barrier_at(at)); }
 inline void barrier_expect(uint32_t at, uint32_t bytes) {
   barrier_at(at).bytes += static_cast<int32_t>(bytes);
   barrier_arrive(at);
 }
 inline void barrier_wait(uint32_t at, uint32_t parity) {
-  emulation::wait_until([&] { return barrier_at(at).phase != parity; });
+  const Barrier& b = barrier_at(at);  // of this block, whichever runs when the others have
+  emulation::wait_until([&] { return b.phase != parity; });
 }
 inline void copies_arrive(uint64_t* barrier) { barrier_arrive(shared_address(barrier)); }
 inline void named_barrier(int name, int threads) { emulation::named_barrier(name, threads); }
 
-inline uint32_t cluster_rank() { return 0; }
-inline void cluster_sync() { __syncthreads(); }
-inline void barrier_arrive_at(uint32_t at, uint32_t) { barrier_arrive(at); }
-inline float4 load_cluster(uint32_t at, uint32_t) { return load_shared_as<float4>(at); }
+inline unsigned char* memory_of(uint32_t rank) {
+  return emulation::memory_of_block(emulation::block_memory, rank);
+}
+inline uint32_t cluster_rank() { return emulation::cluster_rank(); }
+inline void cluster_sync() {
+  emulation::cluster_arrive();
+  emulation::cluster_wait();
+}
+inline void barrier_arrive_at(uint32_t at, uint32_t rank) { barrier_arrive(barrier_at(at, memory_of(rank))); }
+inline float4 load_cluster(uint32_t at, uint32_t rank) {
+  float4 v;
+  memcpy(&v, memory_of(rank) + at, sizeof v);
+  return v;
+}
 
-inline void copied(uint32_t barrier, int64_t bytes) {
-  Barrier& b = barrier_at(barrier);
+inline void copied(Barrier& b, int64_t bytes) {
   b.bytes -= static_cast<int32_t>(bytes);
   barrier_step(b);
 }
 inline void acquire_map(const TensorMap*) {}
-inline void copy_box(uint32_t shared, const TensorMap* map, int32_t column, int32_t row, uint32_t barrier) {
+inline void copy_box_into(unsigned char* memory, uint32_t shared, const TensorMap* map, int32_t column,
+                          int32_t row, uint32_t barrier) {
   const auto m = *reinterpret_cast<const emulation::EmulatedMap*>(map);
   const int64_t row_bytes = m.box_cols * m.element;
   if (shared % 128 != 0 || column * m.element % 16 != 0) std::abort();
@@ -72,19 +85,24 @@ inline void copy_box(uint32_t shared, const TensorMap* map, int32_t column, int3
       if (m.swizzled) to ^= to >> 3 & 0x70;
       const bool inside = row + r < m.rows && column + c < m.cols;
       const unsigned char* from = m.data + (row + r) * m.row_bytes + (column + c) * m.element;
-      for (int64_t i = 0; i < m.element; ++i) emulation::block_memory[to + i] = inside ? from[i] : 0;
+      for (int64_t i = 0; i < m.element; ++i) memory[to + i] = inside ? from[i] : 0;
     }
   }
-  copied(barrier, m.box_rows * row_bytes);
+  copied(barrier_at(barrier, memory), m.box_rows * row_bytes);
+}
+inline void copy_box(uint32_t shared, const TensorMap* map, int32_t column, int32_t row, uint32_t barrier) {
+  copy_box_into(emulation::block_memory, shared, map, column, row, barrier);
 }
 inline void copy_box_to(uint32_t shared, const TensorMap* map, int32_t column, int32_t row, uint32_t barrier,
-                        uint16_t) {
-  copy_box(shared, map, column, row, barrier);
+                        uint16_t blocks) {
+  for (uint32_t rank = 0; blocks >> rank != 0; ++rank) {
+    if (blocks >> rank & 1) copy_box_into(memory_of(rank), shared, map, column, row, barrier);
+  }
 }
 inline void copy_bytes(uint32_t shared, const void* from, uint32_t bytes, uint32_t barrier) {
   if (shared % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0 || bytes % 16 != 0) std::abort();
   memcpy(emulation::block_memory + shared, from, bytes);
-  copied(barrier, bytes);
+  copied(barrier_at(barrier), bytes);
 }
 
 template <int kRegisters>

@@ -51,7 +51,9 @@ const uint32_t (*exchange_wide(unsigned mask, const uint32_t* values, int count)
 void wait_until(const std::function<bool()>& done);
 // Barrier `name` (1 to 15) of `threads` threads of the block.
 void named_barrier(int name, int threads);
-// Of a cluster: its barrier in two halves, and what lies at `at` in the memory of its block `rank`.
+// Of a cluster: the running block's place, its barrier in two halves, and what lies at `at` in the memory of
+// its block `rank`.
+unsigned cluster_rank();
 void cluster_arrive();
 void cluster_wait();
 unsigned char* memory_of_block(const void* at, unsigned rank);
@@ -195,6 +197,7 @@ inline unsigned atomicAnd(unsigned* at, unsigned value) {
 
 namespace dsv::cuda {
 
+inline constexpr int64_t emulated_cluster(int64_t blocks) { return blocks; }
 inline constexpr int kMostCluster = 1;
 inline unsigned char* shared_memory() { return emulation::block_memory; }
 inline void let_next_begin() {}

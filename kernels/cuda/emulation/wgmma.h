@@ -20,12 +20,13 @@ struct Product {
   float* to;
   std::vector<float> before, after;
 };
-// Of every thread of the running block: groups that were committed, and at last the open one.
-inline std::vector<std::vector<Product>> issued[1024];
-inline unsigned waited_for[1024];  // products
+// Of every thread of the running cluster: groups that were committed, and at last the open one.
+inline std::vector<std::vector<Product>> issued[8 * 1024];
+inline unsigned waited_for[8 * 1024];  // products
+inline unsigned this_thread() { return emulation::cluster_rank() * 1024 + threadIdx.x; }
 
 inline void issue(float* to, size_t count, bool add, std::function<void(float*)> product) {
-  std::vector<std::vector<Product>>& groups = issued[threadIdx.x];
+  std::vector<std::vector<Product>>& groups = issued[this_thread()];
   if (groups.empty()) groups.emplace_back();
   std::vector<float> before(count, 0.0f);
   if (add) before.assign(to, to + count);
@@ -42,15 +43,15 @@ inline void issue(float* to, size_t count, bool add, std::function<void(float*)>
 
 inline void fence_for_wgmma() {}
 inline void wgmma_fence() {}
-inline void wgmma_commit() { issued[threadIdx.x].emplace_back(); }
+inline void wgmma_commit() { issued[this_thread()].emplace_back(); }
 template <int kPending>
 void wgmma_wait() {
   __syncwarp();
-  std::vector<std::vector<Product>>& groups = issued[threadIdx.x];
+  std::vector<std::vector<Product>>& groups = issued[this_thread()];
   for (; groups.size() > kPending + 1; groups.erase(groups.begin())) {
     for (const Product& p : groups.front()) {
       const size_t bytes = p.after.size() * sizeof(float);
-      if ((threadIdx.x + waited_for[threadIdx.x]++) % 4 == 0) {
+      if ((threadIdx.x + waited_for[this_thread()]++) % 4 == 0) {
         std::vector<float> again = p.before;
         p.add(again.data());
         if (std::memcmp(again.data(), p.after.data(), bytes) != 0) {
