@@ -219,7 +219,7 @@ gpu_test() {
     on_gpu "$bin/cuda_device_test" --gtest_filter='Cases/*:*Cuda*'
   gpu_step 'a GPU that fails' on_gpu "$bin/cuda_lost_test"
   if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck initcheck synccheck; do
+    for tool in memcheck racecheck initcheck 'synccheck --num-cuda-barriers 16384'; do  # its own number is too few
       gpu_step "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 1 "$bin/cuda_device_test" \
         --gtest_brief=1 --gtest_filter='Cases/*small_rows7*:Cases/*dense_fp8*:Cases/*released_heads7*'
     done
