@@ -1,6 +1,7 @@
 // What a load on the emulated GPU does besides placing weights, so that no later step makes anything for the
 // first time: kernels are loaded, passes of few rows recorded, and a prompt and a token computed for nobody.
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -288,6 +289,8 @@ TEST_F(Kernels, OfAllStepsAreLoaded) {
 TEST_F(Kernels, OfAllStepsOfTheReleasedAttentionAreLoaded) {
   const TempFolder folder;
   write_checkpoint(folder.path(), released_attention(), 7, "F8_E4M3");
+  // Some eight seconds each: unless DSV_EMULATE_ALL is set, the form with the most kernels stands for all.
+  if (!std::getenv("DSV_EMULATE_ALL")) return check(folder.path(), false, true, true, 1100);
   for (const bool hopper : {false, true}) {
     for (const bool fast : {false, true}) check(folder.path(), false, hopper, fast, 1100);
   }
