@@ -140,7 +140,7 @@ check() {
   # TSan, where there are threads. Text, files and the replayed corpora have none, nor has an exports list; an emulated
   # GPU is one thread whatever it runs, and slow.
   stage 'build: TSan' build tsan
-  export GTEST_FILTER='-*Cuda*:Enqueued*'
+  export GTEST_FILTER='-*Cuda*:Enqueued*:Prepared*:Kernels.*'
   stage 'tests: TSan, where there are threads' \
     run_ctest tsan -E "$parts|^(backend_test|memory_test|text_test|exports_test|cli_text|house_.*|replay_.*)$" -j "$jobs"
   unset GTEST_FILTER
