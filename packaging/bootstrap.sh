@@ -136,7 +136,7 @@ check() {
   # clang, -Werror, all targets but packages, and ASan and UBSan over every test, in the build that has the fuzzers: the
   # presets clang and asan would show the same once more. Tests called small or quick are parts of others.
   stage 'build: clang, ASan, UBSan' build fuzz
-  # Sanitized, whole models on an emulated GPU take 40 times as long: of loads that prepare, those that fail stand for all.
+  # Sanitized, whole models on an emulated GPU take over 20 times as long: of loads that prepare, those that fail stand for all.
   export GTEST_FILTER='-Prepared.No*:Kernels.*'
   stage 'tests: clang, ASan, UBSan' run_ctest fuzz -E "$parts" -j "$jobs"
   # TSan, where there are threads. Text, files and the replayed corpora have none, nor has an exports list; an emulated
