@@ -33,15 +33,9 @@ __device__ __forceinline__ uint32_t four_e4m3(const float (&value)[kPerLane]) {
 #endif
 }
 
-__device__ __forceinline__ void put_e4m3(const CodeRows& to, int64_t r, int64_t group,
-                                         const float (&value)[kPerLane], bool power_of_two) {
-  const int lane = threadIdx.x % kWarp;
-  float amax = 0;
-#pragma unroll
-  for (int i = 0; i < kPerLane; ++i) amax = fmaxf(amax, fabsf(value[i]));
-  // Not negative and not NaN, so it compares as its bits do.
-  amax = __uint_as_float(__reduce_max_sync(kAllLanes, __float_as_uint(amax)));
-  const float scale = e4m3_scale(amax, power_of_two);
+// .. of values divided by their group's scale.
+__device__ __forceinline__ uint32_t four_e4m3(const float (&value)[kPerLane], float scale,
+                                              bool power_of_two) {
   float scaled[kPerLane];
   if (power_of_two) {
     const float inverse = float_of((254u << 23) - bits_of(scale));  // 2^-e of 2^e
@@ -51,7 +45,19 @@ __device__ __forceinline__ void put_e4m3(const CodeRows& to, int64_t r, int64_t 
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) scaled[i] = value[i] / scale;
   }
-  const uint32_t codes = four_e4m3(scaled);
+  return four_e4m3(scaled);
+}
+
+__device__ __forceinline__ void put_e4m3(const CodeRows& to, int64_t r, int64_t group,
+                                         const float (&value)[kPerLane], bool power_of_two) {
+  const int lane = threadIdx.x % kWarp;
+  float amax = 0;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) amax = fmaxf(amax, fabsf(value[i]));
+  // Not negative and not NaN, so it compares as its bits do.
+  amax = __uint_as_float(__reduce_max_sync(kAllLanes, __float_as_uint(amax)));
+  const float scale = e4m3_scale(amax, power_of_two);
+  const uint32_t codes = four_e4m3(value, scale, power_of_two);
   const bool spread = to.form == PackedForm::spread;
   const int64_t pitch = spread ? 2 * to.pitch : to.pitch, word = group * kWarp + lane;
   auto* const words = reinterpret_cast<uint32_t*>(to.out + r * pitch);

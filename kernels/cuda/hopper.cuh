@@ -80,6 +80,20 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
   } while (!done);
 }
 
+// The same by a warp, all of whose lanes come here, at a barrier whose address is not seen to be the same for
+// them: the lanes vote, so that they are seen to leave together. A loop that they may leave one by one costs
+// the code around it its uniform registers (20% of a sum of 56 blocks).
+__device__ __forceinline__ void barrier_wait_together(uint32_t barrier, uint32_t parity) {
+  uint32_t done;
+  do {
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+  } while (!__all_sync(kAllLanes, static_cast<int>(done)));
+}
+
 // One arrival of this thread once its copies so far (copies.cuh) are there; it does not wait.
 __device__ __forceinline__ void copies_arrive(uint64_t* barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
@@ -114,6 +128,16 @@ __device__ __forceinline__ float4 load_cluster(uint32_t shared, uint32_t rank) {
       : "r"(shared), "r"(rank)
       : "memory");
   return v;
+}
+
+// To the same place in the shared memory of block `rank` of the cluster, whose barrier counts the 4 bytes.
+__device__ __forceinline__ void send_to_block(uint32_t shared, uint32_t barrier, uint32_t rank, float v) {
+  asm volatile(
+      "{ .reg .b32 there, then; mapa.shared::cluster.u32 there, %0, %2; mapa.shared::cluster.u32 then, %1, "
+      "%2;\n"
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [there], %3, [then]; }" ::"r"(shared),
+      "r"(barrier), "r"(rank), "r"(__float_as_uint(v))
+      : "memory");
 }
 
 // ------------------------------------------------------------------------------------- copies

@@ -74,7 +74,10 @@ struct TensorArgs {
   LinearPart second = {}, third = {};
   int32_t n_more = 0;
   bool early = true;  // the launch before is in the same stream, and the only one that this one follows
-  unsigned char* bf16 = nullptr;  // linear_fp8.cu, not of SwiGLU: instead of y, as packed_rows has it
+  // linear_fp8.cu: instead of y rows of codes as packed_rows has them, of SwiGLU e4m3 by block, of others
+  // bf16.
+  unsigned char* codes = nullptr;
+  bool power_of_two = false;  // scales of e4m3
 };
 // .. A token of routed experts has several weights at a time.
 inline constexpr int tensor_splits(const TensorArgs& a) {
@@ -102,6 +105,11 @@ void launch_tensor_fp8(const TensorArgs&, Stream);
 inline constexpr int32_t kFp8FewRows = 128;
 void launch_tensor_fp8_few(const TensorArgs&, Stream);
 int fp8_few_outputs(bool swiglu, int64_t outputs);  // of a tile: rows of each weight
+// linear_bf16.cu: a bf16 weight of few outputs for many rows on Hopper, in other bits.
+inline constexpr int32_t kBf16LeastRows = 512;
+bool takes_linear_bf16(const TensorArgs&);
+void launch_linear_bf16(const TensorArgs&, Stream);
+void launch_linear_bf16_as(const TensorArgs&, Stream, bool by_rows);  // .. in either form
 // heads_wgmma.cu: W_v of many rows on Hopper, the same bits.
 inline constexpr int32_t kHeadsLeastRows = 128;
 bool takes_heads_wgmma(const TensorArgs&);

@@ -26,7 +26,11 @@
 // they read more bytes for a product, so that long sums (7168 x 16384) are 7% slower. Both give the same
 // bits.
 //
-// Outputs in bf16, experts' in `fast`, take half of that: 192 rows of 128 are 48 KB, 1,540 cycles.
+// SwiGLU's output may be codes, its scales those of 128 neighbours, of which each of the cluster's two blocks
+// has half: a warp sends its rows' largest magnitudes to the same warp of the other block, and waits for
+// those while the other groups multiply. 64 bytes of a row are stored where 256 were, and no launch reads
+// them to pack them; outputs in bf16 take half (192 rows of 128: 48 KB, 1,540 cycles at 32 bytes).
+#include "kernels/cuda/codes.cuh"
 #include "kernels/cuda/linear_fp8.cuh"
 
 namespace dsv::cuda {
@@ -36,11 +40,14 @@ constexpr int kTileOutputs = 128;
 constexpr int kBlocks = 2;  // of threads with the same rows, a cluster
 [[maybe_unused]] constexpr int kTilesTogether = 8;
 
+// What a warp is sent of its 16 rows: their maxima, in one of two places in turns, and a barrier for each.
+constexpr int kMaximaBytes = 16 * 4, kWarpMaxima = 2 * kMaximaBytes + 16;
+
 // A tile: kBoxes of 64 rows, which kGroups groups of warps take in turns, times 128 rows of the weight (for
 // SwiGLU half of gate, half of up).
-template <bool kSwiglu_, bool kBf16_, int kBoxes_, int kGroups_>
+template <bool kSwiglu_, bool kCodes_, int kBoxes_, int kGroups_>
 struct FormOf {
-  static constexpr bool kSwiglu = kSwiglu_, kBf16 = kBf16_;  // bf16: what is written is
+  static constexpr bool kSwiglu = kSwiglu_, kCodes = kCodes_;  // codes: what is written is
   static constexpr int kBoxes = kBoxes_, kGroups = kGroups_, kTurns = (kBoxes + kGroups - 1) / kGroups;
   static constexpr int kConsumers = kGroups * kGroupThreads;
   static constexpr int kThreads =
@@ -50,14 +57,15 @@ struct FormOf {
   // Of the tile's rows and those from a multiple of four on before, where a copy may begin.
   static constexpr int kRowScales = 4 * (kRows + 4), kScales = kRowScales + 112;
   static constexpr int kReaders = kBlocks * kConsumers / kWarp;
-  static constexpr int kStages = (kMostShared - 1024) / (kStage + kScales + 16);
-  static constexpr int kShared = 1024 + kStages * (kStage + kScales + 16);
+  static constexpr int kMaxima = kSwiglu && kCodes ? kConsumers / kWarp * kWarpMaxima : 0;
+  static constexpr int kStages = (kMostShared - 1024 - kMaxima) / (kStage + kScales + 16);
+  static constexpr int kShared = 1024 + kStages * (kStage + kScales + 16) + kMaxima;
 };
 // Routed experts take the small one, other weights the one that leaves a processor less to do.
-template <bool kSwiglu, bool kBf16>
-using LargeForm = FormOf<kSwiglu, kBf16, kFp8Rows / kMapRows, 2>;
-template <bool kSwiglu, bool kBf16>
-using SmallForm = FormOf<kSwiglu, kBf16, kFp8Pairs / kMapRows, 3>;
+template <bool kSwiglu, bool kCodes>
+using LargeForm = FormOf<kSwiglu, kCodes, kFp8Rows / kMapRows, 2>;
+template <bool kSwiglu, bool kCodes>
+using SmallForm = FormOf<kSwiglu, kCodes, kFp8Pairs / kMapRows, 3>;
 
 #ifdef DSV_HOPPER
 
@@ -98,14 +106,70 @@ __device__ __forceinline__ void produce_scales(const Fp8Args& args, const Expert
   }
 }
 
+// Largest magnitudes of a warp's rows in both blocks of the cluster; `at` is where the warp's lie in shared
+// memory.
+__device__ __forceinline__ void init_maxima(uint32_t at) {
+  for (uint32_t i = 0; i < 2; ++i) barrier_init(at + 2 * kMaximaBytes + 8 * i, 1);
+}
+// amax: of rows g and g + 8 of lanes 4 g to 4 g + 3. Exchange n: the other block may be one ahead, which is
+// in the other place, and no more.
+__device__ __forceinline__ void exchange_maxima(uint32_t at, uint32_t n, float (&amax)[2]) {
+  const uint32_t place = at + n % 2 * kMaximaBytes, barrier = at + 2 * kMaximaBytes + n % 2 * 8;
+  const uint32_t g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
+  if (threadIdx.x % kWarp == 0) barrier_expect(barrier, kMaximaBytes);
+  if (t < 2) send_to_block(place + 4 * (g + 8 * t), barrier, cluster_rank() ^ 1, t == 0 ? amax[0] : amax[1]);
+  barrier_wait_together(barrier, n / 2 % 2);
+#pragma unroll
+  for (uint32_t r = 0; r < 2; ++r) amax[r] = fmaxf(amax[r], load_shared(place + 4 * (g + 8 * r)));
+}
+
+// SwiGLU of rows g and g + 8 as codes: of each 64 outputs from first_output on, here, and the scale of their
+// group. Lane t gets 16 neighbours of a row.
+__device__ __forceinline__ void store_swiglu_codes(const TensorArgs& a, const CodesOut& out,
+                                                   const float (&sum)[64], int64_t row,
+                                                   const bool (&valid)[2], int64_t first_output,
+                                                   uint32_t maxima, uint32_t n) {
+  const int t = threadIdx.x % 4;
+  float value[2][4][4], amax[2] = {};
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {  // output 8 (i / 4) + 2 t + i % 2
+    const float v = output_of<true>(a, sum, i);
+    value[i / 2 % 2][i / 8][i / 4 % 2 * 2 + i % 2] = v;
+    amax[i / 2 % 2] = fmaxf(amax[i / 2 % 2], fabsf(v));
+  }
+#pragma unroll
+  for (float& m : amax) {
+    m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 2));
+  }
+  exchange_maxima(maxima, n, amax);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float scale = e4m3_scale(amax[r], a.power_of_two);
+    uint32_t word[4];  // two codes from output 16 i + 2 t on, and two from 8 later on
+#pragma unroll
+    for (int i = 0; i < 4; ++i) word[i] = four_e4m3(value[r][i], scale, a.power_of_two);
+    transpose_fours(word);
+    if (!valid[r]) continue;
+    const auto low = [&](int i) { return (word[i] & 0xFFFF) | word[i + 1] << 16; };
+    const auto high = [&](int i) { return word[i] >> 16 | (word[i + 1] & 0xFFFF0000u); };
+    *reinterpret_cast<uint4*>(out.data + (row + 8 * r) * out.pitch + first_output + 16 * t) = {
+        low(0), low(2), high(0), high(2)};
+    if (t == 0 && first_output % kQuantBlock == 0)
+      out.scale[first_output / kQuantBlock * out.scale_cols + row + 8 * r] = scale;
+  }
+}
+
 // A group has every kGroups-th box of 64 rows. While a product runs, the next one's stage is waited for and
 // its scales are read.
 template <class Form>
 __device__ __forceinline__ void consume(const Fp8Args& args, const ExpertTile& tile, int32_t first_output,
-                                        int blocks, Fp8Ring<Form>& ring) {
+                                        int blocks, Fp8Ring<Form>& ring, uint32_t& exchanges) {
   constexpr int kGroups = Form::kGroups;
   const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   const int warp = static_cast<int>(threadIdx.x) / kWarp % 4, lane = threadIdx.x % kWarp;
+  const uint32_t maxima =
+      ring.end() + __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarp, 0) * kWarpMaxima;
   const int mine = group * kMapRows + warp * 16 + lane / 4;  // the first of this lane's rows
   const int turns =                                          // boxes of this group
       ((tile.count + kMapRows - 1) / kMapRows - group + kGroups - 1) / kGroups;
@@ -174,13 +238,20 @@ __device__ __forceinline__ void consume(const Fp8Args& args, const ExpertTile& t
 #pragma unroll
   for (int h = 0; h < Form::kTurns; ++h) {
     if (h >= turns) break;
+    if constexpr (Form::kSwiglu && Form::kCodes) {
+      const int row = h * kGroups * kMapRows + mine;
+      const bool valid[2] = {row < tile.count, row + 8 < tile.count};
+      store_swiglu_codes(args.a, args.out, sum[h], tile.begin + row, valid, first_output, maxima,
+                         exchanges++);
+    } else {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = h * kGroups * kMapRows + mine + 8 * r;
-      if constexpr (Form::kBf16) {
-        store_bf16_row(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
-      } else {
-        store_row<Form::kSwiglu>(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
+      for (int r = 0; r < 2; ++r) {
+        const int row = h * kGroups * kMapRows + mine + 8 * r;
+        if constexpr (Form::kCodes && !Form::kSwiglu) {
+          store_bf16_row(args.a, args.out, sum[h], r, tile.begin + row, row < tile.count, first_output);
+        } else {
+          store_row<Form::kSwiglu>(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
+        }
       }
     }
   }
@@ -194,8 +265,11 @@ __global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(Form::kThreads, 1)
 #ifdef DSV_HOPPER
   Fp8Ring<Form> ring;
   ring.stages = (shared_address(shared_memory()) + 1023) / 1024 * 1024;
+  uint32_t exchanges = 0;
   if (threadIdx.x == 0) {
     ring.init();
+    if (Form::kSwiglu && Form::kCodes)
+      for (int i = 0; i < Form::kConsumers / kWarp; ++i) init_maxima(ring.end() + i * kWarpMaxima);
     fence_barriers();
   }
   cluster_sync();
@@ -223,7 +297,9 @@ __global__ void DSV_CLUSTER(kBlocks) __launch_bounds__(Form::kThreads, 1)
     }
   } else {
     more_registers<Form::kGroups == 2 ? 232 : 152>();
-    for_tiles([&](const ExpertTile& tile, int32_t output) { consume(args, tile, output, blocks, ring); });
+    for_tiles([&](const ExpertTile& tile, int32_t output) {
+      consume(args, tile, output, blocks, ring, exchanges);
+    });
   }
   cluster_sync();  // until nobody copies to another block or arrives there
 #endif
@@ -246,11 +322,11 @@ int64_t boxes_in_turn(const TensorArgs& a) {
 template <class Form>
 void launch_form(const TensorArgs& a, Stream stream) {
   static_assert(Form::kTurns * Form::kGroups >= Form::kBoxes && Form::kReaders % kBlocks == 0);
-  static_assert(!(Form::kSwiglu && Form::kBf16));
   Fp8Args args = {};
   args.x = input_map(a.x, a.rows, Form::kRows / kBlocks);
   if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight, kTileOutputs);
   args.a = a;
+  args.out = codes_out(a);
   args.row_tiles = (a.rows + Form::kRows - 1) / Form::kRows;
   if (!a.tiles && a.rows > 0) {  // tiles of about the same number of rows
     const int32_t each = (a.rows + args.row_tiles - 1) / args.row_tiles;
@@ -263,10 +339,10 @@ void launch_form(const TensorArgs& a, Stream stream) {
          Form::kThreads, Form::kShared, stream, args);
 }
 
-template <bool kSwiglu, bool kBf16>
+template <bool kSwiglu, bool kCodes>
 void launch_kind(const TensorArgs& a, Stream stream) {
-  using Large = LargeForm<kSwiglu, kBf16>;
-  using Small = SmallForm<kSwiglu, kBf16>;
+  using Large = LargeForm<kSwiglu, kCodes>;
+  using Small = SmallForm<kSwiglu, kCodes>;
   a.tiles || boxes_in_turn<Small>(a) <= boxes_in_turn<Large>(a) ? launch_form<Small>(a, stream)
                                                                 : launch_form<Large>(a, stream);
 }
@@ -274,8 +350,9 @@ void launch_kind(const TensorArgs& a, Stream stream) {
 }  // namespace
 
 void launch_tensor_fp8(const TensorArgs& a, Stream stream) {
-  if (a.kind == TensorKind::swiglu) return launch_kind<true, false>(a, stream);
-  a.bf16 ? launch_kind<false, true>(a, stream) : launch_kind<false, false>(a, stream);
+  if (a.kind == TensorKind::swiglu)
+    return a.codes ? launch_kind<true, true>(a, stream) : launch_kind<true, false>(a, stream);
+  a.codes ? launch_kind<false, true>(a, stream) : launch_kind<false, false>(a, stream);
 }
 
 }  // namespace dsv::cuda

@@ -77,6 +77,7 @@ void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool 
   args.factor = factor;
   args.fp8_sums = form.rounding == Rounding::e4m3 && hopper_path(d_, rows_) == HopperPath::fp8_sums;
   args.early = stream == stream_;
+  if (d_.wgmma && d_.fast() && takes_linear_bf16(args)) return launch_linear_bf16(args, stream);
   launch_tensor(args, stream);
 }
 

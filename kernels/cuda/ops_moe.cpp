@@ -106,15 +106,13 @@ struct FfnPlace {
 };
 FfnPlace main_place(const CudaDevice& d) { return {d.stream(), d.inner, d.inner_packed}; }
 
-// Whether what an FFN gives may be in bf16, whose rows of whole blocks take no more than f32's from 64 values
-// on.
-bool gives_bf16(const CudaDevice& d, const Pairs& pairs) {
-  return pairs.hopper == HopperPath::fp8_sums && !few_for_fp8(pairs.grouped, pairs.count) &&
-         d.geometry.hidden_size >= 64;
+// Whether an FFN's launches write codes: SwiGLU those that down takes, and down bf16 if that is asked for.
+bool writes_codes(const Pairs& pairs) {
+  return pairs.hopper == HopperPath::fp8_sums && !few_for_fp8(pairs.grouped, pairs.count);
 }
 
 // y[p] = down(silu(gate h) * up h) for every pair. On another stream than h's, h is packed already. `bf16`: y
-// in bf16 where it may be, as it is in the released model's own code.
+// may be in bf16, as it is in the released model's own code.
 OutputRows run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h,
                    int64_t inner, float* y, bool bf16, const FfnPlace& at) {
   const ExpertTile* tiles = pairs.grouped ? d.tiles : nullptr;
@@ -122,10 +120,9 @@ OutputRows run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs
   const int64_t dim = d.geometry.hidden_size;
   PackedInput a(d, at.inner, inner, inner, pairs.count, at.packed, at.stream);
   if (on_tensor_cores(d, table)) {
-    bf16 = bf16 && gives_bf16(d, pairs);
-    const auto run = [&](TensorKind kind, Dtype dtype, PackedInput& x, const int32_t* row, int64_t cols,
-                         int64_t outputs, float* out) {
-      PackedRows in = x.codes(dtype, pairs.hopper);
+    const bool codes = writes_codes(pairs);
+    const auto run = [&](TensorKind kind, Dtype dtype, PackedRows in, const int32_t* row, int64_t cols,
+                         int64_t outputs, float* out, void* out_codes) {
       if (row && pairs.hopper != HopperPath::none) {  // whose copies take neighbouring rows only
         auto* const gathered = reinterpret_cast<unsigned char*>(d.outer);  // down's output comes later
         launch_gather_rows({pairs.count, in, row, tensor_blocks(cols), gathered}, at.stream);
@@ -151,11 +148,17 @@ OutputRows run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs
                          false};
       args.fp8_sums = pairs.hopper == HopperPath::fp8_sums;
       args.early = at.stream == d.stream() || kind == TensorKind::down;
-      if (bf16 && kind == TensorKind::down) args.bf16 = reinterpret_cast<unsigned char*>(out);
+      args.codes = static_cast<unsigned char*>(out_codes);
+      args.power_of_two = d.geometry.ue8m0_scales;
       launch_tensor(args, at.stream);
     };
-    run(TensorKind::swiglu, table.in.dtype(), h, pair_row, dim, inner, at.inner);
-    run(TensorKind::down, table.down.dtype(), a, nullptr, inner, dim, y);
+    run(TensorKind::swiglu, table.in.dtype(), h.codes(table.in.dtype(), pairs.hopper), pair_row, dim, inner,
+        at.inner, codes ? at.packed[0] : nullptr);
+    const PackedRows in =
+        codes ? packed_rows(at.packed[0], pairs.count, inner, Rounding::e4m3, PackedForm::by_block)
+              : a.codes(table.down.dtype(), pairs.hopper);
+    bf16 = bf16 && codes && dim >= 64;  // from where rows of whole blocks take no more than f32's
+    run(TensorKind::down, table.down.dtype(), in, nullptr, inner, dim, y, bf16 ? y : nullptr);
     return {y, bf16};
   }
   launch_swiglu({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pair_row,
@@ -222,7 +225,7 @@ void experts(Device* handle, const ExpertsArgs& args) {
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     const Pairs pairs = routed_pairs(d, routed, count);
-    const bool bf16 = gives_bf16(d, pairs);
+    const bool bf16 = writes_codes(pairs);
     OutputRows shared_rows;
     if (w.shared.gate) {  // first, because elsewhere than beside the routed ones the two use the same scratch
       const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);

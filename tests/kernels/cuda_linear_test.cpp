@@ -1,5 +1,5 @@
 // The CUDA linears on Hopper by themselves, emulated: the bits of the portable kernels, FP8 sums near them;
-// the input they read.
+// the input they read, and the codes that those with FP8 sums write.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -20,9 +20,10 @@ namespace {
 struct Packed {
   std::vector<unsigned char> memory;
   PackedRows rows;
-  Packed(const std::vector<float>& x, int32_t n, int64_t cols, PackedForm form = PackedForm::by_row)
+  Packed(const std::vector<float>& x, int32_t n, int64_t cols, PackedForm form = PackedForm::by_row,
+         bool power_of_two = false)
       : memory(static_cast<size_t>(packed_bytes(n, cols))) {
-    launch_pack_codes({n, cols, x.data(), cols, Rounding::e4m3, false, memory.data(), form}, nullptr);
+    launch_pack_codes({n, cols, x.data(), cols, Rounding::e4m3, power_of_two, memory.data(), form}, nullptr);
     rows = packed_rows(memory.data(), n, cols, Rounding::e4m3, form);
   }
 };
@@ -175,6 +176,42 @@ TEST(CudaLinear, LinearsOnHopperHaveTheSameBits) {
   }
 }
 
+// bf16 weights of few outputs: near what they are in the order of other linears, in either form.
+TEST(CudaLinear, Bf16OnHopperIsNear) {
+  const HopperShared shared;
+  struct Shape {
+    int32_t rows;
+    int64_t outputs, cols;
+  };
+  for (const auto& [rows, outputs, cols] : {Shape{513, 40, 200}, Shape{600, 130, 1000}}) {
+    const std::vector<uint16_t> codes = draw_bf16(outputs * cols, 5);
+    const std::vector<float> x = draw(rows * cols);
+    const WeightView w = {reinterpret_cast<const unsigned char*>(codes.data()),
+                          nullptr,
+                          outputs,
+                          cols,
+                          2 * cols,
+                          0,
+                          Dtype::bf16};
+    std::vector<unsigned char> memory(static_cast<size_t>(packed_bytes(rows, cols)));
+    launch_pack_codes({rows, cols, x.data(), cols, Rounding::bf16, false, memory.data()}, nullptr);
+    TensorArgs args = linear_args(w, packed_rows(memory.data(), rows, cols, Rounding::bf16), rows);
+    args.y_stride = outputs, args.factor = 0.75f;
+    ASSERT_TRUE(takes_linear_bf16(args));
+    const auto run = [&](const auto& launch) {
+      std::vector<float> y(static_cast<size_t>(rows * outputs), NAN);
+      args.y = y.data();
+      launch(args);
+      return y;
+    };
+    const std::vector<float> want = run([](const TensorArgs& a) { launch_tensor(a, nullptr); });
+    for (const bool by_rows : {false, true}) {
+      expect_near(run([by_rows](const TensorArgs& a) { launch_linear_bf16_as(a, nullptr, by_rows); }), want,
+                  by_rows ? "bf16, by rows" : "bf16, by columns");
+    }
+  }
+}
+
 // Three experts, whose tiles begin anywhere.
 struct Experts {
   static constexpr int32_t kCount = 3, kCounts[kCount] = {67, 2, 129}, kPairs = 67 + 2 + 129;
@@ -237,8 +274,9 @@ TEST(CudaLinear, ExpertsOnHopperHaveTheSameBits) {
   }
 }
 
-// Near the others; `down` in bf16 as well, which are its values, rounded.
-TEST(CudaLinear, ExpertsWithFp8SumsAreNear) {
+// Of FP8 sums: SwiGLU's codes are what packing makes of SwiGLU's values, which have the sums of gate and up
+// as linears; down's are its values, rounded.
+TEST(CudaLinear, ExpertsWithFp8SumsWriteCodes) {
   const HopperShared shared;
   const Experts experts;
   const int32_t pairs = Experts::kPairs;
@@ -247,6 +285,22 @@ TEST(CudaLinear, ExpertsWithFp8SumsAreNear) {
   const Packed plain(x, pairs, dim), in(x, pairs, dim, PackedForm::by_block);
   const std::vector<float> value = experts.outputs(TensorKind::swiglu, in.rows, kFp8Pairs, launch_tensor_fp8);
   expect_near(value, experts.outputs(TensorKind::swiglu, plain.rows, 8, launch_tensor), "swiglu, FP8 sums");
+  for (const bool power_of_two : {false, true}) {
+    const Packed want(value, pairs, inner, PackedForm::by_block, power_of_two);
+    std::vector<unsigned char> codes(want.memory.size(), 0xFF);
+    experts.run(TensorKind::swiglu, in.rows, kFp8Pairs, [&](TensorArgs a) {
+      a.codes = codes.data(), a.power_of_two = power_of_two;
+      launch_tensor_fp8(a, nullptr);
+    });
+    const PackedRows got = packed_rows(codes.data(), pairs, inner, Rounding::e4m3, PackedForm::by_block);
+    EXPECT_EQ(std::memcmp(got.data, want.rows.data, static_cast<size_t>(pairs * got.pitch)), 0);
+    for (int64_t b = 0; b < tensor_blocks(inner); ++b) {
+      EXPECT_EQ(std::memcmp(got.scale + b * got.scale_cols, want.rows.scale + b * got.scale_cols,
+                            sizeof(float) * pairs),
+                0)
+          << b;
+    }
+  }
 
   const Packed plain_inner(value, pairs, inner), inner_rows(value, pairs, inner, PackedForm::by_block);
   const std::vector<float> y =
@@ -255,7 +309,7 @@ TEST(CudaLinear, ExpertsWithFp8SumsAreNear) {
   const int64_t pitch = packed_pitch(dim, Rounding::bf16);
   std::vector<unsigned char> codes(static_cast<size_t>(pairs * pitch), 0xFF);
   experts.run(TensorKind::down, inner_rows.rows, kFp8Pairs, [&](TensorArgs a) {
-    a.bf16 = codes.data();
+    a.codes = codes.data();
     launch_tensor_fp8(a, nullptr);
   });
   for (int64_t i = 0; i < pairs * dim; ++i) {

@@ -81,11 +81,15 @@ void check_linear(Dtype dtype, int64_t outputs, int64_t cols) {
     const std::vector<float> one = run(r, 1, 8);
     std::copy(one.begin(), one.end(), alone.begin() + r * outputs);
   }
-  double worst = 0;
-  for (size_t i = 0; i < alone.size(); ++i) {
-    const double error = std::fabs(alone[i] - reference.sum[i]) / reference.size[i];
-    worst = error <= worst ? worst : error;  // keeps NaN
-  }
+  const auto worst_of = [&](const std::vector<float>& got) {
+    double worst = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      const double error = std::fabs(got[i] - reference.sum[i]) / reference.size[i];
+      worst = error <= worst ? worst : error;  // keeps NaN
+    }
+    return worst;
+  };
+  const double worst = worst_of(alone);
   worst_of_all = worst;
   const std::string name = std::string(dtype == Dtype::bf16 ? "bf16 " : "fp8 ") + std::to_string(outputs) +
                            "x" + std::to_string(cols);
@@ -112,6 +116,14 @@ void check_linear(Dtype dtype, int64_t outputs, int64_t cols) {
     for (const int32_t tile_rows : {8, 16, 32, 64, 128}) {
       same("of " + std::to_string(tile_rows), (kRows - rows) / 3, rows,
            run((kRows - rows) / 3, rows, tile_rows));
+    }
+  }
+  if (dtype == Dtype::bf16 && wgmma_works()) {
+    for (const bool by_rows : {false, true}) {
+      check_cuda(cudaMemset(y.at, 0xFF, 4 * kRows * outputs));
+      launch_linear_bf16_as(linear_args(w.view, x.rows, kRows, kWgmmaRows, y.as<float>()), nullptr, by_rows);
+      const double error = worst_of(y.to_host<float>(kRows * outputs));
+      report(error <= kLimit, name + " by wgmma against fp64", error);
     }
   }
   if (dtype == Dtype::f8_e4m3 && wgmma_works()) {
@@ -286,23 +298,31 @@ void check_heads(int32_t rows) {
   std::printf("checked heads%s\n", name.c_str());
 }
 
-// What down gives in bf16 with FP8 sums, which has given `y`.
-void check_bf16(TensorArgs args, const Memory& y, const std::string& name) {
+// The codes of an FFN's launch with FP8 sums, which has given `y`: SwiGLU's are those of packing it, others
+// bf16.
+void check_codes(TensorArgs args, const Memory& y, const std::string& name) {
+  const bool swiglu = args.kind == TensorKind::swiglu;
+  const Rounding rounding = swiglu ? Rounding::e4m3 : Rounding::bf16;
+  const PackedForm form = swiglu ? PackedForm::by_block : PackedForm::by_row;
   const int64_t bytes = packed_bytes(args.rows, args.outputs);
-  const auto words = [&](auto&& write) {
-    const Memory codes(bytes);
-    check_cuda(cudaMemset(codes.at, 0, bytes));
-    write(codes.as<unsigned char>());
-    return codes.to_host<uint32_t>(bytes / 4);
-  };
-  report(words([&](unsigned char* codes) {
-           args.bf16 = codes;
-           launch_tensor_fp8(args, nullptr);
-         }) == words([&](unsigned char* codes) {
-           launch_pack_codes(
-               {args.rows, args.outputs, y.as<float>(), args.outputs, Rounding::bf16, false, codes}, nullptr);
-         }),
-         name + " down in bf16: not its values, rounded", 0);
+  for (const bool power_of_two : {false, true}) {
+    const auto words = [&](auto&& write) {
+      const Memory codes(bytes);
+      check_cuda(cudaMemset(codes.at, 0, bytes));
+      write(codes.as<unsigned char>());
+      return codes.to_host<uint32_t>(bytes / 4);
+    };
+    args.power_of_two = power_of_two;
+    report(words([&](unsigned char* codes) {
+             args.codes = codes;
+             launch_tensor_fp8(args, nullptr);
+           }) == words([&](unsigned char* codes) {
+             launch_pack_codes(
+                 {args.rows, args.outputs, y.as<float>(), args.outputs, rounding, power_of_two, codes, form},
+                 nullptr);
+           }),
+           name + (swiglu ? " swiglu" : " down") + ": codes are not those of its values", 0);
+  }
 }
 
 void check_experts(Dtype dtype, int64_t inner, int64_t dim, int32_t rows) {
@@ -365,7 +385,7 @@ void check_experts(Dtype dtype, int64_t inner, int64_t dim, int32_t rows) {
       }
       report(std::sqrt(differ / total) <= 1e-3, name + (swiglu ? " swiglu" : " down") + " with FP8 sums",
              std::sqrt(differ / total));
-      if (!swiglu) check_bf16(args, y, name);
+      check_codes(args, y, name);
       // One FFN for all of few rows: the same sums of blocks, added in f32 in another order.
       args.tiles = nullptr, args.rows = pairs < 100 ? pairs : 100;
       std::vector<float> by_rows[2];

@@ -25,6 +25,9 @@ void time_linear(const bench::Timer& timer, Dtype dtype, const char* name, int64
       launch_tensor(linear_args(w.view, x.rows, rows, tensor_tile_rows(rows, outputs), y.as<float>()),
                     nullptr);
     });
+    const TensorArgs by_wgmma = linear_args(w.view, x.rows, rows, kWgmmaRows, y.as<float>());
+    if (takes_linear_bf16(by_wgmma) && wgmma_works())
+      time(" fast", [&] { launch_linear_bf16(by_wgmma, nullptr); });
     if (dtype != Dtype::f8_e4m3 || rows <= kFewRows || !wgmma_works()) continue;
     const HopperInput spread(PackedForm::spread, x, cols, 0, rows),
         by_block(PackedForm::by_block, x, cols, 0, rows);
@@ -74,10 +77,10 @@ void time_experts(const bench::Timer& timer) {
         const HopperInput h_packed(form, h, kDim, 0, rows), a_packed(form, a, kInner, 0, pairs);
         const PackedRows from = h_packed.rows;
         const GatheredInput gathered(from, kDim, routing.pair_row.as<int32_t>(), pairs);
-        const auto run = [&](TensorKind kind, const PackedRows& x, float* y, void* bf16 = nullptr) {
+        const auto run = [&](TensorKind kind, const PackedRows& x, float* y, void* y_codes = nullptr) {
           TensorArgs args = ffns.args(kind, kDtype, x, routing, tile_rows, y);
           args.pair_row = nullptr;
-          args.bf16 = static_cast<unsigned char*>(bf16);
+          args.codes = static_cast<unsigned char*>(y_codes);
           fast ? launch_tensor_fp8(args, nullptr) : launch_tensor(args, nullptr);
         };
         const std::string how = fast ? ", fast" : ", wgmma";
@@ -92,6 +95,9 @@ void time_experts(const bench::Timer& timer) {
                    timer.median_us([&] { run(TensorKind::down, a_packed.rows, outer.as<float>()); }),
                    touched * kInner * kDim, flop);
         if (!fast) continue;
+        bench::row(timer, "experts gate_up, fast, as codes", rows,
+                   timer.median_us([&] { run(TensorKind::swiglu, gathered.rows, nullptr, codes.at); }),
+                   touched * 2 * kInner * kDim, 2 * flop);
         bench::row(timer, "experts down, fast, in bf16", rows,
                    timer.median_us([&] { run(TensorKind::down, a_packed.rows, nullptr, outer.at); }),
                    touched * kInner * kDim, flop);

@@ -51,6 +51,10 @@ inline void barrier_wait(uint32_t at, uint32_t parity) {
   const Barrier& b = barrier_at(at);  // of this block, whichever runs when the others have
   emulation::wait_until([&] { return b.phase != parity; });
 }
+inline void barrier_wait_together(uint32_t at, uint32_t parity) {
+  barrier_wait(at, parity);
+  __syncwarp();
+}
 inline void copies_arrive(uint64_t* barrier) { barrier_arrive(shared_address(barrier)); }
 inline void named_barrier(int name, int threads) { emulation::named_barrier(name, threads); }
 
@@ -72,6 +76,11 @@ inline float4 load_cluster(uint32_t at, uint32_t rank) {
 inline void copied(Barrier& b, int64_t bytes) {
   b.bytes -= static_cast<int32_t>(bytes);
   barrier_step(b);
+}
+inline void send_to_block(uint32_t at, uint32_t barrier, uint32_t rank, float v) {
+  if (at % 4 != 0) std::abort();
+  memcpy(memory_of(rank) + at, &v, sizeof v);
+  copied(barrier_at(barrier, memory_of(rank)), sizeof v);
 }
 inline void acquire_map(const TensorMap*) {}
 inline void copy_box_into(unsigned char* memory, uint32_t shared, const TensorMap* map, int32_t column,
