@@ -16,6 +16,20 @@ struct CodeRows {
   PackedForm form;
 };
 
+// Word i of lane t becomes word t of lane i, among four neighbours. All lanes of the warp come here.
+__device__ __forceinline__ void transpose_fours(uint32_t (&word)[4]) {
+#pragma unroll
+  for (int lanes = 1; lanes < 4; lanes *= 2) {
+    const bool high = threadIdx.x & lanes;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & lanes) continue;
+      const uint32_t got = __shfl_xor_sync(kAllLanes, high ? word[i] : word[i + lanes], lanes);
+      (high ? word[i] : word[i + lanes]) = got;
+    }
+  }
+}
+
 // From sm_89 on the chip rounds, as float_to_e4m3 does.
 __device__ __forceinline__ uint32_t four_e4m3(const float (&value)[kPerLane]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890

@@ -111,7 +111,8 @@ struct CudaDevice {
     Normed kind;
     const float* x = nullptr;
     int32_t rows = 0;
-    InputForm form;  // without codes: none
+    InputForm form;           // without codes: none
+    bool only_codes = false;  // x has not been written
   };
   mutable NormedRows normed[2];
   mutable bool wanted[3][2] = {};  // of a kind, for a kind of weights
@@ -170,6 +171,7 @@ struct CudaDevice {
   // that was done.
   int32_t expanding_rows = kLeastExpandingRows;
   int64_t expanded_runs = 0;
+  int32_t coding_rows = kHeadsLeastRows;  // rows of an op of which W_v may write codes only; tests lower it
   bool recording = false;
   Graph graph = nullptr;  // of the step, once there is one
   bool met[2] = {};       // whether a pass without and with the MTP layer has been enqueued

@@ -1,11 +1,13 @@
-// W_v of every head for many rows on Hopper, in the bits of linear_many.cu.
+// W_v of every head for many rows on Hopper, in the bits of linear_many.cu; or the codes of that which the
+// output projection takes with FP8 sums, in those of rows.cu: a head is a group of 128 values.
 //
-// Bound: memory. A row of 128 heads brings 128 KB of mixed latents as bf16 and takes 64 KB of f32: 4096 rows
-// move 805 MB, 196 us at 4.1 TB/s; their products take half of that by wgmma. A block keeps a head's weights
-// in shared memory, as bf16 and in the order of tensor.cuh's steps, which wgmma sums as mma.sync does. Two
-// groups of warps go through its rows, 64 at a time, which come to registers as operand A; two blocks of
-// columns are on their way to shared memory while one is multiplied.
+// Bound: memory. A row of 128 heads brings 128 KB of mixed latents as bf16 and takes 64 KB of f32, or 16.5 KB
+// of codes: 4096 rows move 805 or 604 MB, 196 or 147 us at 4.1 TB/s; their products take 100 by wgmma. A
+// block keeps a head's weights in shared memory, as bf16 and in the order of tensor.cuh's steps, which wgmma
+// sums as mma.sync does. Two groups of warps go through its rows, 64 at a time, which come to registers as
+// operand A; two blocks of columns are on their way to shared memory while one is multiplied.
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/codes.cuh"
 #include "kernels/cuda/head_rows.cuh"
 #include "kernels/cuda/tensor.cuh"
 #include "kernels/cuda/wgmma.cuh"
@@ -64,6 +66,34 @@ __device__ __forceinline__ void put_weights(const TensorArgs& a, int64_t first_r
       put(2 * j + 1, high);
     }
   }
+}
+
+// A row's codes of a head, of which a lane has the values 16 i + 4 t .. + 3. All lanes; `valid`: the row is
+// there.
+__device__ __forceinline__ void put_codes(const TensorArgs& a, int64_t row, bool valid,
+                                          const float (&v)[8][kPerLane]) {
+  const int t = threadIdx.x % 4;
+  const int64_t head = blockIdx.y;
+  float amax = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+#pragma unroll
+    for (int c = 0; c < kPerLane; ++c) amax = fmaxf(amax, fabsf(v[i][c]));
+  }
+  amax = fmaxf(amax, __shfl_xor_sync(kAllLanes, amax, 1));
+  amax = fmaxf(amax, __shfl_xor_sync(kAllLanes, amax, 2));
+  const float scale = e4m3_scale(amax, true);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    uint32_t word[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) word[i] = four_e4m3(v[4 * half + i], scale, true);
+    transpose_fours(word);
+    if (valid)
+      *reinterpret_cast<uint4*>(a.codes.data + row * a.codes.pitch + head * kOutputs + 64 * half + 16 * t) = {
+          word[0], word[1], word[2], word[3]};
+  }
+  if (valid && t == 0) a.codes.scale[head * a.codes.scale_cols + row] = scale;
 }
 
 #endif
@@ -150,16 +180,22 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int64_t row = tile * kHeadTile + mine + g + 8 * r;
-      if (row >= a.rows) continue;
+      float v[8][kPerLane];
 #pragma unroll
-      for (int i = 0; i < 16; i += 2) {
-        float v[4];
+      for (int i = 0; i < 8; ++i) {
 #pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          v[c] = total[4 * (i + c / 2) + 2 * r + c % 2] * a.factor;
-          if (a.to_bf16) v[c] = round_bf16(v[c]);
+        for (int c = 0; c < kPerLane; ++c) {
+          const float sum = total[4 * (2 * i + c / 2) + 2 * r + c % 2] * a.factor;
+          v[i][c] = a.to_bf16 ? round_bf16(sum) : sum;
         }
-        *reinterpret_cast<float4*>(y + row * a.y_stride + 8 * i) = {v[0], v[1], v[2], v[3]};
+      }
+      if (a.codes.data) {
+        put_codes(a, row, row < a.rows, v);
+      } else if (row < a.rows) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          *reinterpret_cast<float4*>(y + row * a.y_stride + 16 * i) = {v[i][0], v[i][1], v[i][2], v[i][3]};
+        }
       }
     }
   }
@@ -170,8 +206,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 bool takes_heads_wgmma(const TensorArgs& a) {
   return a.kind == TensorKind::linear && tensor_format(a) == TensorFormat::mixed && a.groups > 1 &&
-         a.rows >= kHeadsLeastRows && a.outputs == kOutputs && a.pitch == kPitch && tensor_splits(a) == 1 &&
-         a.y_stride % 4 == 0 && a.y_group % 4 == 0;
+         (a.rows >= kHeadsLeastRows || a.codes.data) && a.outputs == kOutputs && a.pitch == kPitch &&
+         tensor_splits(a) == 1 && a.y_stride % 4 == 0 && a.y_group % 4 == 0;
 }
 
 void launch_heads_wgmma(const TensorArgs& a, Stream stream) {

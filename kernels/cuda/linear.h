@@ -35,6 +35,19 @@ inline constexpr int tensor_splits(int64_t outputs, int64_t row_bytes) {
   return splits;
 }
 
+// Rows of codes that a kernel writes: e4m3 by block of SwiGLU's values and of heads, else bf16.
+struct CodesOut {
+  unsigned char* data = nullptr;  // [R, pitch]
+  int64_t pitch = 0;              // bytes
+  float* scale = nullptr;         // e4m3: [blocks, scale_cols]
+  int64_t scale_cols = 0;
+};
+// .. those of `rows` from row `first` on.
+inline CodesOut codes_out(const PackedRows& rows, int64_t first = 0) {
+  return {const_cast<unsigned char*>(rows.data) + first * rows.pitch, rows.pitch,
+          rows.scale ? const_cast<float*>(rows.scale) + first : nullptr, rows.scale_cols};
+}
+
 enum class TensorKind : int32_t { linear, swiglu, down };
 enum class TensorFormat : int32_t { e4m3, bf16, mixed };  // mixed: FP8 weight, bf16 input
 struct LinearPart {                                       // y[r, o] = factor * W x_r
@@ -73,11 +86,9 @@ struct TensorArgs {
   // For few rows a linear may be several of the same input in one launch, each of as many splits.
   LinearPart second = {}, third = {};
   int32_t n_more = 0;
-  bool early = true;  // the launch before is in the same stream, and the only one that this one follows
-  // linear_fp8.cu: instead of y rows of codes as packed_rows has them, of SwiGLU e4m3 by block, of others
-  // bf16.
-  unsigned char* codes = nullptr;
-  bool power_of_two = false;  // scales of e4m3
+  bool early = true;    // the launch before is in the same stream, and the only one that this one follows
+  CodesOut codes = {};  // linear_fp8.cu, heads_wgmma.cu: what is written instead of y, if there is data
+  bool power_of_two = false;  // their scales
 };
 // .. A token of routed experts has several weights at a time.
 inline constexpr int tensor_splits(const TensorArgs& a) {

@@ -30,7 +30,6 @@
 // has half: a warp sends its rows' largest magnitudes to the same warp of the other block, and waits for
 // those while the other groups multiply. 64 bytes of a row are stored where 256 were, and no launch reads
 // them to pack them; outputs in bf16 take half (192 rows of 128: 48 KB, 1,540 cycles at 32 bytes).
-#include "kernels/cuda/codes.cuh"
 #include "kernels/cuda/linear_fp8.cuh"
 
 namespace dsv::cuda {
@@ -125,8 +124,7 @@ __device__ __forceinline__ void exchange_maxima(uint32_t at, uint32_t n, float (
 
 // SwiGLU of rows g and g + 8 as codes: of each 64 outputs from first_output on, here, and the scale of their
 // group. Lane t gets 16 neighbours of a row.
-__device__ __forceinline__ void store_swiglu_codes(const TensorArgs& a, const CodesOut& out,
-                                                   const float (&sum)[64], int64_t row,
+__device__ __forceinline__ void store_swiglu_codes(const TensorArgs& a, const float (&sum)[64], int64_t row,
                                                    const bool (&valid)[2], int64_t first_output,
                                                    uint32_t maxima, uint32_t n) {
   const int t = threadIdx.x % 4;
@@ -153,10 +151,10 @@ __device__ __forceinline__ void store_swiglu_codes(const TensorArgs& a, const Co
     if (!valid[r]) continue;
     const auto low = [&](int i) { return (word[i] & 0xFFFF) | word[i + 1] << 16; };
     const auto high = [&](int i) { return word[i] >> 16 | (word[i + 1] & 0xFFFF0000u); };
-    *reinterpret_cast<uint4*>(out.data + (row + 8 * r) * out.pitch + first_output + 16 * t) = {
+    *reinterpret_cast<uint4*>(a.codes.data + (row + 8 * r) * a.codes.pitch + first_output + 16 * t) = {
         low(0), low(2), high(0), high(2)};
     if (t == 0 && first_output % kQuantBlock == 0)
-      out.scale[first_output / kQuantBlock * out.scale_cols + row + 8 * r] = scale;
+      a.codes.scale[first_output / kQuantBlock * a.codes.scale_cols + row + 8 * r] = scale;
   }
 }
 
@@ -241,14 +239,13 @@ __device__ __forceinline__ void consume(const Fp8Args& args, const ExpertTile& t
     if constexpr (Form::kSwiglu && Form::kCodes) {
       const int row = h * kGroups * kMapRows + mine;
       const bool valid[2] = {row < tile.count, row + 8 < tile.count};
-      store_swiglu_codes(args.a, args.out, sum[h], tile.begin + row, valid, first_output, maxima,
-                         exchanges++);
+      store_swiglu_codes(args.a, sum[h], tile.begin + row, valid, first_output, maxima, exchanges++);
     } else {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int row = h * kGroups * kMapRows + mine + 8 * r;
         if constexpr (Form::kCodes && !Form::kSwiglu) {
-          store_bf16_row(args.a, args.out, sum[h], r, tile.begin + row, row < tile.count, first_output);
+          store_bf16_row(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
         } else {
           store_row<Form::kSwiglu>(args.a, sum[h], r, tile.begin + row, row < tile.count, first_output);
         }
@@ -326,7 +323,6 @@ void launch_form(const TensorArgs& a, Stream stream) {
   args.x = input_map(a.x, a.rows, Form::kRows / kBlocks);
   if (a.kind == TensorKind::linear) args.weight = weight_map(a.weight, kTileOutputs);
   args.a = a;
-  args.out = codes_out(a);
   args.row_tiles = (a.rows + Form::kRows - 1) / Form::kRows;
   if (!a.tiles && a.rows > 0) {  // tiles of about the same number of rows
     const int32_t each = (a.rows + args.row_tiles - 1) / args.row_tiles;
@@ -351,8 +347,8 @@ void launch_kind(const TensorArgs& a, Stream stream) {
 
 void launch_tensor_fp8(const TensorArgs& a, Stream stream) {
   if (a.kind == TensorKind::swiglu)
-    return a.codes ? launch_kind<true, true>(a, stream) : launch_kind<true, false>(a, stream);
-  a.codes ? launch_kind<false, true>(a, stream) : launch_kind<false, false>(a, stream);
+    return a.codes.data ? launch_kind<true, true>(a, stream) : launch_kind<true, false>(a, stream);
+  a.codes.data ? launch_kind<false, true>(a, stream) : launch_kind<false, false>(a, stream);
 }
 
 }  // namespace dsv::cuda

@@ -1,6 +1,7 @@
 // What linear_fp8.cu and linear_fp8_few.cu share.
 #pragma once
 
+#include "kernels/cuda/codes.cuh"
 #include "kernels/cuda/tensor.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
@@ -10,26 +11,10 @@ inline constexpr int kBoxBytes = kMapRows * static_cast<int>(kTensorBlock);
 inline constexpr int kGroupThreads = 128;
 inline constexpr int kMostShared = 227 * 1024;
 
-// Rows of codes to write: of SwiGLU e4m3 by block, of others bf16.
-struct CodesOut {
-  unsigned char* data = nullptr;  // [R, pitch]
-  int64_t pitch = 0;              // bytes
-  float* scale = nullptr;         // [blocks, scale_cols]
-  int64_t scale_cols = 0;
-};
-inline CodesOut codes_out(const TensorArgs& a) {
-  if (!a.codes) return {};
-  const bool swiglu = a.kind == TensorKind::swiglu;
-  const PackedRows rows = packed_rows(a.codes, a.rows, a.outputs, swiglu ? Rounding::e4m3 : Rounding::bf16,
-                                      swiglu ? PackedForm::by_block : PackedForm::by_row);
-  return {a.codes, rows.pitch, const_cast<float*>(rows.scale), rows.scale_cols};
-}
-
 struct Fp8Args {
   TensorMap x, weight;  // weight: of a linear; FFNs bring theirs
   TensorArgs a;
   int32_t row_tiles, columns;  // columns: tiles of outputs
-  CodesOut out;                // of a.codes
 };
 
 // Scales of the weight's rows from `row` on, one for each block of columns.
@@ -84,25 +69,10 @@ __device__ __forceinline__ void store_row(const TensorArgs& a, const float (&sum
   }
 }
 
-// Word i of lane t becomes word t of lane i, among four neighbours. All lanes of the warp come here.
-__device__ __forceinline__ void transpose_fours(uint32_t (&word)[4]) {
-#pragma unroll
-  for (int lanes = 1; lanes < 4; lanes *= 2) {
-    const bool high = threadIdx.x & lanes;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i & lanes) continue;
-      const uint32_t got = __shfl_xor_sync(kAllLanes, high ? word[i] : word[i + lanes], lanes);
-      (high ? word[i] : word[i + lanes]) = got;
-    }
-  }
-}
-
 // store_row's, as bf16 codes: lanes swap so that each has eight neighbouring outputs of every fourth eight.
 template <int kSums>
-__device__ __forceinline__ void store_bf16_row(const TensorArgs& a, const CodesOut& out,
-                                               const float (&sum)[kSums], int r, int64_t row, bool valid,
-                                               int64_t first_output) {
+__device__ __forceinline__ void store_bf16_row(const TensorArgs& a, const float (&sum)[kSums], int r,
+                                               int64_t row, bool valid, int64_t first_output) {
   constexpr int kFours = kSums / 16;
   static_assert(kSums % 16 == 0);
   const int64_t first = 2 * (first_output + 8 * (threadIdx.x % 4));  // byte of the row
@@ -116,8 +86,9 @@ __device__ __forceinline__ void store_bf16_row(const TensorArgs& a, const CodesO
     }
     transpose_fours(word);
     const int64_t at = first + 64 * q;
-    if (valid && at < out.pitch)  // a row is whole blocks
-      *reinterpret_cast<uint4*>(out.data + row * out.pitch + at) = {word[0], word[1], word[2], word[3]};
+    if (valid && at < a.codes.pitch)  // a row is whole blocks
+      *reinterpret_cast<uint4*>(a.codes.data + row * a.codes.pitch + at) = {word[0], word[1], word[2],
+                                                                            word[3]};
   }
 }
 

@@ -79,6 +79,11 @@ bool index_beside(const CudaDevice& d, const AttentionWeights& w, int32_t rows);
 // heads[r] = W_v mixed[r] for every head, from attention's mixed latents: [rows, heads, padded(rank)]. mixed:
 // null, if d.mixed_codes has them as bf16; whether W_v can take that says values_take_codes.
 bool values_take_codes(const CudaDevice& d, const Weight* kv_b);
-void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads);
+// `codes`: where those of heads go instead, if there is data.
+void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads,
+                  const CodesOut& codes);
+// Where W_v writes the codes of so many rows of an op, for the output projection, instead of values; or
+// nothing.
+PackedRows value_codes(const CudaDevice& d, const AttentionWeights& w, int32_t rows);
 
 }  // namespace dsv::cuda

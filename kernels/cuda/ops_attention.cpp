@@ -116,6 +116,11 @@ void attend(Device* handle, const AttendArgs& args) {
   const bool mma = attend_mma(d.official(), rank, g.qk_rope_head_dim), whole = mma && most <= kAttendMmaFold;
   const int32_t at_once = whole ? attend_even_rows(g.num_heads, d.tile.attend) : d.tile.split;
   int32_t expanded = -1;
+  const PackedRows codes = value_codes(d, *args.weights, args.rows.count);
+  if (codes.data) {
+    d.normed[0] = {CudaDevice::Normed::heads, d.row_of(Act::heads, args.heads, args.rows.first),
+                   args.rows.count, InputForm{Rounding::e4m3, true, codes.form}, true};
+  }
   for_tiles(args.rows, at_once, [&](int32_t first, int32_t count) {
     AttendRowsArgs rows{};
     rows.rows = count;
@@ -157,7 +162,8 @@ void attend(Device* handle, const AttendArgs& args) {
       launch_attend(rows, d.stream());
     }
     apply_values(d, args.weights->kv_b, count, rows.codes ? nullptr : d.mixed,
-                 d.row_of(Act::heads, args.heads, first));
+                 d.row_of(Act::heads, args.heads, first),
+                 codes.data ? codes_out(codes, first - args.rows.first) : CodesOut{});
   });
 }
 

@@ -1,6 +1,7 @@
 // Ops around the linears of a layer: embedding, norms, attention's projections, the MTP input, logits.
 #include <cmath>
 
+#include "base/error.h"
 #include "kernels/cuda/linear_ops.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/sample.h"
@@ -42,6 +43,10 @@ float* PackedInput::packed(InputForm form) {
     if (normed.x == x_ && normed.rows == rows_) {
       if (form.codes && normed.form == form) return out;
       if (form.codes) d_.wanted[static_cast<int>(normed.kind)][at] = true;
+    }
+    if (normed.x == x_ && normed.only_codes) {
+      fail(DSV_ERROR_INTERNAL, "W_v wrote the heads of {} rows as codes, and {} are read otherwise",
+           normed.rows, rows_);
     }
     normed.x = nullptr;
   }
@@ -124,7 +129,47 @@ bool values_take_codes(const CudaDevice& d, const Weight* kv_b) {
          g.qk_nope_head_dim % 128 == 0 && (dtype == Dtype::f8_e4m3 || dtype == Dtype::bf16);
 }
 
-void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads) {
+namespace {
+
+// W_v's launch over bf16 codes of the mixed latents.
+TensorArgs values_args(const CudaDevice& d, const WeightView& w, int32_t rows, float* heads,
+                       const CodesOut& codes) {
+  const Geometry& g = d.geometry;
+  const int64_t v = g.v_head_dim, cols = g.num_heads * int64_t{g.kv_lora_rank};
+  TensorArgs args = linear_args(w, packed_rows(d.mixed_codes, rows, cols, Rounding::bf16), rows);
+  args.tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, v);
+  args.tile_bound = (rows + args.tile_rows - 1) / args.tile_rows;
+  args.outputs = v;
+  args.y = heads;
+  args.y_stride = g.num_heads * v;
+  args.to_bf16 = true;
+  args.groups = g.num_heads;
+  args.group_rows = g.qk_nope_head_dim + v;
+  args.first_row = g.qk_nope_head_dim;
+  args.x_group = 2 * g.kv_lora_rank;
+  args.y_group = v;
+  args.codes = codes;
+  return args;
+}
+
+}  // namespace
+
+PackedRows value_codes(const CudaDevice& d, const AttentionWeights& w, int32_t rows) {
+  const Geometry& g = d.geometry;
+  if (hopper_path(d, rows) != HopperPath::fp8_sums || !d.official() || !g.ue8m0_scales ||
+      rows < d.coding_rows || rows > d.tile.rows || !values_take_codes(d, w.kv_b) ||
+      cuda_weight(w.o).view.dtype != Dtype::f8_e4m3) {
+    return {};
+  }
+  const PackedRows codes = packed_rows(d.packed[0], rows, g.num_heads * int64_t{g.v_head_dim}, Rounding::e4m3,
+                                       packed_form(HopperPath::fp8_sums));
+  const bool taken =
+      takes_heads_wgmma(values_args(d, cuda_weight(w.kv_b).view, rows, nullptr, codes_out(codes)));
+  return taken ? codes : PackedRows{};
+}
+
+void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const float* mixed, float* heads,
+                  const CodesOut& codes) {
   const Geometry& g = d.geometry;
   const WeightView& w = cuda_weight(kv_b).view;
   const int64_t rank = g.kv_lora_rank, width = padded(rank), v = g.v_head_dim, v_dim = g.num_heads * v;
@@ -137,7 +182,7 @@ void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const f
   if (mixed) {  // else attention has packed what it gave
     ValuesArgs few = {rows,    g.num_heads,   tensor_splits(v_dim, w.pitch), w, per_head, first, mixed, heads,
                       nullptr, g.ue8m0_scales};
-    if (takes_values(few, v)) {
+    if (!codes.data && takes_values(few, v)) {
       InputForm form;
       if (d.wanted[static_cast<int>(CudaDevice::Normed::heads)][0]) {
         form = {Rounding::e4m3, true};
@@ -148,18 +193,7 @@ void apply_values(const CudaDevice& d, const Weight* kv_b, int32_t rows, const f
     }
     launch_pack_codes({rows, cols, mixed, cols, Rounding::bf16, false, d.mixed_codes}, d.stream());
   }
-  TensorArgs args = linear_args(w, packed_rows(d.mixed_codes, rows, cols, Rounding::bf16), rows);
-  args.tile_rows = tensor_tile_rows(rows < 64 ? rows : 64, v);
-  args.tile_bound = (rows + args.tile_rows - 1) / args.tile_rows;
-  args.outputs = v;
-  args.y = heads;
-  args.y_stride = v_dim;
-  args.to_bf16 = true;
-  args.groups = g.num_heads;
-  args.group_rows = per_head;
-  args.first_row = first;
-  args.x_group = 2 * rank;
-  args.y_group = v;
+  const TensorArgs args = values_args(d, w, rows, heads, codes);
   (d.wgmma && takes_heads_wgmma(args) ? launch_heads_wgmma : launch_tensor)(args, d.stream());
 }
 

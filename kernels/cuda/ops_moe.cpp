@@ -122,7 +122,7 @@ OutputRows run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs
   if (on_tensor_cores(d, table)) {
     const bool codes = writes_codes(pairs);
     const auto run = [&](TensorKind kind, Dtype dtype, PackedRows in, const int32_t* row, int64_t cols,
-                         int64_t outputs, float* out, void* out_codes) {
+                         int64_t outputs, float* out, const CodesOut& out_codes) {
       if (row && pairs.hopper != HopperPath::none) {  // whose copies take neighbouring rows only
         auto* const gathered = reinterpret_cast<unsigned char*>(d.outer);  // down's output comes later
         launch_gather_rows({pairs.count, in, row, tensor_blocks(cols), gathered}, at.stream);
@@ -148,17 +148,18 @@ OutputRows run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs
                          false};
       args.fp8_sums = pairs.hopper == HopperPath::fp8_sums;
       args.early = at.stream == d.stream() || kind == TensorKind::down;
-      args.codes = static_cast<unsigned char*>(out_codes);
+      args.codes = out_codes;
       args.power_of_two = d.geometry.ue8m0_scales;
       launch_tensor(args, at.stream);
     };
+    const PackedRows coded =
+        packed_rows(at.packed[0], pairs.count, inner, Rounding::e4m3, PackedForm::by_block);
     run(TensorKind::swiglu, table.in.dtype(), h.codes(table.in.dtype(), pairs.hopper), pair_row, dim, inner,
-        at.inner, codes ? at.packed[0] : nullptr);
-    const PackedRows in =
-        codes ? packed_rows(at.packed[0], pairs.count, inner, Rounding::e4m3, PackedForm::by_block)
-              : a.codes(table.down.dtype(), pairs.hopper);
+        at.inner, codes ? codes_out(coded) : CodesOut{});
     bf16 = bf16 && codes && dim >= 64;  // from where rows of whole blocks take no more than f32's
-    run(TensorKind::down, table.down.dtype(), in, nullptr, inner, dim, y, bf16 ? y : nullptr);
+    run(TensorKind::down, table.down.dtype(), codes ? coded : a.codes(table.down.dtype(), pairs.hopper),
+        nullptr, inner, dim, y,
+        bf16 ? codes_out(packed_rows(y, pairs.count, dim, Rounding::bf16)) : CodesOut{});
     return {y, bf16};
   }
   launch_swiglu({pairs.count, pairs.tile_bound, table.views, tiles, d.n_tiles, pair_row,

@@ -134,11 +134,33 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
   upload.finish();
 }
 
+// Heads of which W_v wrote codes only: those, decoded.
+void fetch_coded(CudaDevice& d, const void* buffer, RowRange rows, int64_t n, float* values) {
+  const CudaDevice::NormedRows& coded = d.normed[0];
+  const PackedRows codes = packed_rows(d.packed[0], coded.rows, n, Rounding::e4m3, coded.form.layout);
+  std::vector<unsigned char> row(static_cast<size_t>(n));
+  for (int32_t r = 0; r < rows.count; ++r) {
+    const int64_t at = (d.row_of(Act::heads, buffer, rows.first + r) - coded.x) / n;
+    if (at < 0 || at >= coded.rows) {
+      d.download(values + r * n, d.row_of(Act::heads, buffer, rows.first + r), 4 * n);
+      continue;
+    }
+    d.download(row.data(), codes.data + at * codes.pitch, n);
+    for (int64_t i = 0; i < n; ++i) {
+      float scale;
+      if (i % kQuantBlock == 0) d.download(&scale, codes.scale + i / kQuantBlock * codes.scale_cols + at, 4);
+      values[r * n + i] = e4m3_to_float(row[static_cast<size_t>(i)]) * scale;
+    }
+  }
+}
+
 void fetch(Device* handle, Act kind, const void* buffer, RowRange rows, float* values) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
   const int64_t n = row_values(g, kind);
   if (n == 0) return;
+  if (kind == Act::heads && d.normed[0].x && d.normed[0].only_codes)
+    return fetch_coded(d, buffer, rows, n, values);
   if (kind != Act::index_q || !d.official()) {
     d.download(values, d.row_of(kind, buffer, rows.first), rows.count * n * 4);
     for (int64_t i = 0; is_integer(kind) && i < rows.count * n; ++i) {

@@ -224,9 +224,8 @@ TEST(CudaAttend, HopperManyRows) { check_wgmma({17, 33, 66, 300, {66, 3, 64}}); 
 // Blocks that go on to the next row have one tile of each.
 TEST(CudaAttend, HopperRowsOfOneTile) { check_wgmma({23, 33, 64, 300, {64, 3, 1, 17, 64, 30}}); }
 
-// Through the op: of a batch's rows those of a sequence that has enough of them come from expanded latents,
-// the others do not, and no bit tells.
-TEST(CudaAttend, HopperExpandsASequence) {
+// As the released model, with few positions and a narrow residual stream.
+Geometry many_heads() {
   Geometry g;
   g.vocab_size = 90;
   g.hidden_size = 256;
@@ -242,6 +241,13 @@ TEST(CudaAttend, HopperExpandsASequence) {
   g.index_topk = 64;
   g.softmax_scale = 1 / std::sqrt(static_cast<double>(g.qk_head_dim()));
   for (int i = 0; i < 32; ++i) g.inv_freq.push_back(std::pow(10000.0, -i / 32.0));
+  return g;
+}
+
+// Through the op: of a batch's rows those of a sequence that has enough of them come from expanded latents,
+// the others do not, and no bit tells.
+TEST(CudaAttend, HopperExpandsASequence) {
+  const Geometry g = many_heads();
   const test::World world({"a prompt", g, Precision::official, Dtype::f8_e4m3, 130, 1, 1, false});
   emulation::hopper = true;
   test::Rig rig(world, cuda_ops(), "descending", 1);
@@ -258,6 +264,44 @@ TEST(CudaAttend, HopperExpandsASequence) {
   emulation::hopper = false;
   const auto width = static_cast<size_t>(g.num_heads * g.v_head_dim);
   ASSERT_EQ(std::memcmp(heads[0].data() + 62 * width, heads[1].data() + 62 * width, 4 * 17 * width), 0);
+}
+
+// Through two ops: heads that are there as codes only, and what the output projection makes of them.
+TEST(CudaAttend, HopperHeadsAsCodes) {
+  Geometry g = many_heads();
+  g.num_heads = 128;
+  g.ue8m0_scales = true;
+  const test::World world({"a prompt", g, Precision::official, Dtype::f8_e4m3, 70, 1, 1, false});
+  emulation::hopper = true;
+  emulation::shared_limit = 227 * 1024;
+  test::Rig rig(world, cuda_ops(), "descending", 1);
+  CudaDevice& d = cuda_device(rig.device());
+  d.options.fast = true;
+  test::RowSet rows = world.all();
+  const RowRange range = {30, 33};
+  rows.ranges = {range};
+  const auto dim = static_cast<size_t>(g.hidden_size);
+  std::vector<float> heads[2], delta[2];
+  for (const bool coded : {false, true}) {
+    d.coding_rows = coded ? range.count : 1000;
+    delta[coded] = rig.run(test::Rig::Op::attn_out, rows, {test::Rig::Op::attend}).act.at(Act::delta);
+    EXPECT_EQ(d.normed[0].x && d.normed[0].only_codes, coded);
+    heads[coded].resize(static_cast<size_t>(range.count * g.num_heads * g.v_head_dim));
+    const OpTable& ops = cuda_ops();
+    ops.fetch(rig.device(), Act::heads, ops.buffer(rig.device(), Act::heads), range, heads[coded].data());
+  }
+  emulation::hopper = false;
+  emulation::shared_limit = kPortableShared;
+  const auto rows_of = [&](const std::vector<float>& y) { return y.data() + range.first * dim; };
+  ASSERT_EQ(std::memcmp(rows_of(delta[0]), rows_of(delta[1]), 4 * range.count * dim), 0);
+  for (size_t i = 0; i < heads[0].size(); i += kQuantBlock) {
+    float largest = 0;
+    for (size_t j = i; j < i + kQuantBlock; ++j) largest = std::fmax(largest, std::fabs(heads[0][j]));
+    const float scale = e4m3_scale(largest, true);
+    for (size_t j = i; j < i + kQuantBlock; ++j) {
+      ASSERT_EQ(heads[1][j], e4m3_to_float(float_to_e4m3(heads[0][j] / scale)) * scale) << j;
+    }
+  }
 }
 
 TEST(CudaAttend, QueriesOfAnySize) {

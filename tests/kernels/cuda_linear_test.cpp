@@ -289,7 +289,8 @@ TEST(CudaLinear, ExpertsWithFp8SumsWriteCodes) {
     const Packed want(value, pairs, inner, PackedForm::by_block, power_of_two);
     std::vector<unsigned char> codes(want.memory.size(), 0xFF);
     experts.run(TensorKind::swiglu, in.rows, kFp8Pairs, [&](TensorArgs a) {
-      a.codes = codes.data(), a.power_of_two = power_of_two;
+      a.codes = codes_out(packed_rows(codes.data(), pairs, inner, Rounding::e4m3, PackedForm::by_block));
+      a.power_of_two = power_of_two;
       launch_tensor_fp8(a, nullptr);
     });
     const PackedRows got = packed_rows(codes.data(), pairs, inner, Rounding::e4m3, PackedForm::by_block);
@@ -309,7 +310,7 @@ TEST(CudaLinear, ExpertsWithFp8SumsWriteCodes) {
   const int64_t pitch = packed_pitch(dim, Rounding::bf16);
   std::vector<unsigned char> codes(static_cast<size_t>(pairs * pitch), 0xFF);
   experts.run(TensorKind::down, inner_rows.rows, kFp8Pairs, [&](TensorArgs a) {
-    a.codes = codes.data();
+    a.codes = codes_out(packed_rows(codes.data(), pairs, dim, Rounding::bf16));
     launch_tensor_fp8(a, nullptr);
   });
   for (int64_t i = 0; i < pairs * dim; ++i) {

@@ -120,7 +120,27 @@ void check_values(int32_t rows) {
   };
   emulation::shared_limit = 227 * 1024;
   const std::vector<float> all = run(0, rows, launch_heads_wgmma);
+  // The codes of rows in two launches, as packing makes them.
+  const int64_t cols = heads * kValue;
+  const auto in_memory = [&](std::vector<unsigned char>& memory) {
+    return packed_rows(memory.data(), rows, cols, Rounding::e4m3, PackedForm::by_block);
+  };
+  std::vector<unsigned char> want = unset<unsigned char>(packed_bytes(rows, cols)), got = want;
+  launch_pack_codes({rows, cols, all.data(), cols, Rounding::e4m3, true, want.data(), PackedForm::by_block},
+                    nullptr);
+  const int32_t split = rows - 3;
+  for (const auto& [first, count] : {std::pair(0, split), std::pair(split, rows - split)}) {
+    run(first, count, [&, first = first](TensorArgs a, Stream stream) {
+      a.y = nullptr, a.codes = codes_out(in_memory(got), first);
+      launch_heads_wgmma(a, stream);
+    });
+  }
   emulation::shared_limit = kPortableShared;
+  EXPECT_EQ(std::memcmp(in_memory(got).data, in_memory(want).data, static_cast<size_t>(rows * cols)), 0);
+  for (int32_t h = 0; h < heads; ++h) {
+    const int64_t at = h * in_memory(got).scale_cols;
+    EXPECT_EQ(std::memcmp(in_memory(got).scale + at, in_memory(want).scale + at, sizeof(float) * rows), 0);
+  }
   for (int32_t first = 0; first < rows; first += 63) {
     const int32_t count = std::min(rows - first, 3);
     const std::vector<float> some = run(first, count, launch_tensor);

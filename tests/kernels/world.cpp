@@ -348,7 +348,7 @@ void Rig::fill_cache(Op op, const RowSet& set) {
   }
 }
 
-Result Rig::run(Op op, const RowSet& set) {
+Result Rig::run(Op op, const RowSet& set, std::initializer_list<Op> first) {
   const auto rows = set.rows.size();
   const auto pick = [&](const std::vector<int32_t>& from) {
     std::vector<int32_t> out;
@@ -432,6 +432,9 @@ Result Rig::run(Op op, const RowSet& set) {
   };
   fetch(result.before);
   const std::string after = rows_after();
+  for (const Op before : first) {
+    for (const RowRange range : set.ranges) call(before, range);
+  }
   for (const RowRange range : set.ranges) call(op, range);
   fetch(result.act);
   EXPECT_TRUE(rows_after() == after) << "written past the end";

@@ -114,7 +114,8 @@ class Rig {
     mtp_in,
     logits
   };
-  Result run(Op op, const RowSet& set);
+  // `first`: ops to call before, over what they find.
+  Result run(Op op, const RowSet& set, std::initializer_list<Op> first = {});
   Device* device() const { return device_; }
 
  private:

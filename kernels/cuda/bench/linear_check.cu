@@ -314,7 +314,7 @@ void check_codes(TensorArgs args, const Memory& y, const std::string& name) {
     };
     args.power_of_two = power_of_two;
     report(words([&](unsigned char* codes) {
-             args.codes = codes;
+             args.codes = codes_out(packed_rows(codes, args.rows, args.outputs, rounding, form));
              launch_tensor_fp8(args, nullptr);
            }) == words([&](unsigned char* codes) {
              launch_pack_codes(

@@ -77,10 +77,10 @@ void time_experts(const bench::Timer& timer) {
         const HopperInput h_packed(form, h, kDim, 0, rows), a_packed(form, a, kInner, 0, pairs);
         const PackedRows from = h_packed.rows;
         const GatheredInput gathered(from, kDim, routing.pair_row.as<int32_t>(), pairs);
-        const auto run = [&](TensorKind kind, const PackedRows& x, float* y, void* y_codes = nullptr) {
+        const auto run = [&](TensorKind kind, const PackedRows& x, float* y, const CodesOut& y_codes = {}) {
           TensorArgs args = ffns.args(kind, kDtype, x, routing, tile_rows, y);
           args.pair_row = nullptr;
-          args.codes = static_cast<unsigned char*>(y_codes);
+          args.codes = y_codes;
           fast ? launch_tensor_fp8(args, nullptr) : launch_tensor(args, nullptr);
         };
         const std::string how = fast ? ", fast" : ", wgmma";
@@ -95,11 +95,15 @@ void time_experts(const bench::Timer& timer) {
                    timer.median_us([&] { run(TensorKind::down, a_packed.rows, outer.as<float>()); }),
                    touched * kInner * kDim, flop);
         if (!fast) continue;
-        bench::row(timer, "experts gate_up, fast, as codes", rows,
-                   timer.median_us([&] { run(TensorKind::swiglu, gathered.rows, nullptr, codes.at); }),
+        bench::row(timer, "experts gate_up, fast, as codes", rows, timer.median_us([&] {
+          run(TensorKind::swiglu, gathered.rows, nullptr,
+              codes_out(packed_rows(codes.at, pairs, kInner, Rounding::e4m3, PackedForm::by_block)));
+        }),
                    touched * 2 * kInner * kDim, 2 * flop);
-        bench::row(timer, "experts down, fast, in bf16", rows,
-                   timer.median_us([&] { run(TensorKind::down, a_packed.rows, nullptr, outer.at); }),
+        bench::row(timer, "experts down, fast, in bf16", rows, timer.median_us([&] {
+          run(TensorKind::down, a_packed.rows, nullptr,
+              codes_out(packed_rows(outer.at, pairs, kDim, Rounding::bf16)));
+        }),
                    touched * kInner * kDim, flop);
       }
     }
