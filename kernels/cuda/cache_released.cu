@@ -5,8 +5,7 @@
 // Bound: memory for index queries (64 heads: 32 KB in, 8 KB out for a row; 4096 rows take 56 us at 3 TB/s),
 // for a token's cache rows (3 KB in, 788 bytes out) the latency of a few dependent steps.
 #include "kernels/cuda/cache.h"
-#include "kernels/cuda/formats.h"
-#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/codes.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -65,20 +64,17 @@ __device__ __forceinline__ void hadamard(Four& x) {
 __device__ __forceinline__ float quantise(const Four& x, bool power_of_two, unsigned char* out) {
   const float largest = fmaxf(fmaxf(fabsf(x.at[0]), fabsf(x.at[1])), fmaxf(fabsf(x.at[2]), fabsf(x.at[3])));
   const float scale = e4m3_scale(warp_max(largest), power_of_two);
-  uint32_t codes = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) codes |= float_to_e4m3(x.at[i] / scale) << 8 * i;
-  reinterpret_cast<uint32_t*>(out)[threadIdx.x % kWarp] = codes;
+  reinterpret_cast<uint32_t*>(out)[threadIdx.x % kWarp] = four_e4m3(x.at, scale, power_of_two);
   return scale;
 }
 
 // A warp a head of a row.
 __global__ void __launch_bounds__(kQueryThreads) index_query_kernel(IndexQueryArgs a) {
   begin_early();
-  const int64_t i = int64_t{blockIdx.x} * kQueryWarps + threadIdx.x / kWarp;
-  if (i >= int64_t{a.rows} * a.heads) return;
-  const int64_t r = i / a.heads, h = i % a.heads;
-  Four x = load_four(a.in + i * kDim);
+  const uint32_t i = blockIdx.x * kQueryWarps + threadIdx.x / kWarp, heads = static_cast<uint32_t>(a.heads);
+  if (i >= static_cast<uint32_t>(a.rows) * heads) return;  // rows and heads are below 2^16
+  const int64_t r = i / heads, h = i % heads;
+  Four x = load_four(a.in + int64_t{i} * kDim);
   rope_halves(x, a.cos + r * kHalf, a.sin + r * kHalf);
   hadamard(x);
   unsigned char* row = a.out + r * a.out_stride;

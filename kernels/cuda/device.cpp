@@ -73,12 +73,12 @@ Layout::Layout(const DeviceOptions& o) {
   const int64_t mixed_row = 4 * g.num_heads * padded(g.kv_lora_rank);
   const int64_t partial_row = 4 * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
   const int64_t score_row = 4 * int64_t{page_stride} * kPageTokens;
-  // Every tile of a long batch reads all experts again, so tiles are as long as 2.5 GB of scratch allow: 4096
-  // rows of the released model.
+  // Every tile of a long batch reads all experts again, so tiles are as long as 10 GB of scratch allow: 16384
+  // rows of the released model (a batch of fewer takes less).
   const int64_t widest = std::max({2 * d, g.q_lora_rank, g.num_heads * g.v_head_dim});
   const int64_t top = g.n_routed_experts > 0 ? g.num_experts_per_tok : 0;
   tile.rows =
-      rows_in(int64_t{5} << 29,
+      rows_in(int64_t{10} << 30,
               2 * packed_bytes(1, widest) + top * (4 * d + 3 * packed_bytes(1, g.moe_intermediate_size)),
               o.batch_rows);
   tile.split = rows_in(int64_t{64} << 20, q_abs_row + mixed_row + partial_row, tile.rows);

@@ -113,9 +113,11 @@ struct CudaDevice {
     int32_t rows = 0;
     InputForm form;           // without codes: none
     bool only_codes = false;  // x has not been written
+    bool holds(const float* at, int64_t n) const { return x && at >= x && at < x + rows * n; }
   };
   mutable NormedRows normed[2];
-  mutable bool wanted[3][2] = {};  // of a kind, for a kind of weights
+  mutable bool wanted[3][2] = {};      // of a kind, for a kind of weights
+  mutable bool values_wanted = false;  // somebody reads h in neither
   float* wide = nullptr;
   uint32_t* allowed = nullptr;
   int32_t first_allowed = -1;

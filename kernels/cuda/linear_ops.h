@@ -61,6 +61,7 @@ class PackedInput {
  private:
   InputForm form_for(const Weight* weight, bool rounded) const;
   float* packed(InputForm form);
+  void restore_values(CudaDevice::Normed kind);
 
   const CudaDevice& d_;
   const float* x_;

@@ -11,7 +11,8 @@ namespace dsv::cuda {
 namespace {
 
 // A norm whose rows go to linears: in `official` it packs them, too, in the forms that were wanted before.
-// `only_fp8`: and leaves packed[1] as it is, which work beside it may read.
+// `only_fp8`: and leaves packed[1] as it is, which work beside it may read. Many rows of h are codes only, as
+// long as nobody reads them otherwise.
 void launch_packing_norm(const CudaDevice& d, CudaDevice::Normed kind, NormArgs a, bool only_fp8 = false) {
   const bool packs = d.official() && a.rows <= d.tile.rows && a.out_stride == a.n;
   for (const int at : {0, 1}) {
@@ -26,11 +27,31 @@ void launch_packing_norm(const CudaDevice& d, CudaDevice::Normed kind, NormArgs 
     }
     d.normed[at] = {kind, a.out, a.rows, form};
   }
+  if (kind == CudaDevice::Normed::h && a.to_bf16 && a.e4m3 && a.bf16 && !d.values_wanted &&
+      hopper_path(d, a.rows) == HopperPath::fp8_sums) {
+    for (CudaDevice::NormedRows& normed : d.normed) normed.only_codes = true;
+    a.out = nullptr;
+  }
   a.power_of_two = d.geometry.ue8m0_scales;
   launch_norm(a, d.stream());
 }
 
 }  // namespace
+
+// The f32 values of rows that are there as codes only. Those of h are what bf16 says, and from here on they
+// are written.
+void PackedInput::restore_values(CudaDevice::Normed kind) {
+  CudaDevice::NormedRows& normed = d_.normed[1];
+  if (kind != CudaDevice::Normed::h || !normed.only_codes || !normed.holds(x_, stride_)) {
+    fail(DSV_ERROR_INTERNAL, "rows that are there as codes only are read otherwise: {} of {}", rows_,
+         normed.rows);
+  }
+  launch_unpack({normed.rows, cols_, packed_rows(d_.packed[1], normed.rows, cols_, Rounding::bf16),
+                 const_cast<float*>(normed.x)},
+                stream_);
+  d_.values_wanted = true;
+  for (CudaDevice::NormedRows& either : d_.normed) either.only_codes = false;
+}
 
 float* PackedInput::packed(InputForm form) {
   const int at = form.rounding == Rounding::e4m3 ? 0 : 1;
@@ -44,10 +65,7 @@ float* PackedInput::packed(InputForm form) {
       if (form.codes && normed.form == form) return out;
       if (form.codes) d_.wanted[static_cast<int>(normed.kind)][at] = true;
     }
-    if (normed.x == x_ && normed.only_codes) {
-      fail(DSV_ERROR_INTERNAL, "W_v wrote the heads of {} rows as codes, and {} are read otherwise",
-           normed.rows, rows_);
-    }
+    if (normed.only_codes && normed.holds(x_, stride_)) restore_values(normed.kind);
     normed.x = nullptr;
   }
   const bool power_of_two = d_.geometry.ue8m0_scales;

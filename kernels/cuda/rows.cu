@@ -140,7 +140,7 @@ __device__ __forceinline__ void norm_row(const NormArgs& a) {
       normed[j] = value[j] * factor * by[j];
       if (a.to_bf16) normed[j] = round_bf16(normed[j]);
     }
-    store(a.out + r * a.out_stride, group, normed);  // what this thread has read: in place is fine
+    if (a.out) store(a.out + r * a.out_stride, group, normed);  // what this thread has read: in place is fine
     if (a.e4m3) put_e4m3(e4m3, r, group, normed, a.power_of_two);
     if (a.bf16) put_bf16(bf16, r, group, normed);
   };
@@ -165,6 +165,13 @@ __global__ void norm_cluster_kernel([[maybe_unused]] NormArgs a) {
 #ifdef DSV_NORM_CLUSTERS
   norm_row<kNormBlocks, false>(a);
 #endif
+}
+
+__global__ void unpack_kernel(UnpackArgs a) {
+  begin_early();
+  const int64_t r = blockIdx.x;
+  const auto* const codes = reinterpret_cast<const uint16_t*>(a.from.data + r * a.from.pitch);
+  for (int64_t c = threadIdx.x; c < a.cols; c += blockDim.x) a.x[r * a.cols + c] = bf16_to_float(codes[c]);
 }
 
 // Groups of 128 values of a row of codes.
@@ -332,6 +339,9 @@ void launch_pack_codes(const PackCodesArgs& a, Stream stream) {
   if (int64_t{a.rows} * groups < kManyGroups)
     return launch(pack_codes_kernel<1>, grid(1), kThreads, 0, stream, a);
   launch(pack_codes_kernel<2>, grid(2), kThreads, 0, stream, a);
+}
+void launch_unpack(const UnpackArgs& a, Stream stream) {
+  launch(unpack_kernel, {a.rows, 1, 1, true}, threads_for(a.cols), 0, stream, a);
 }
 void launch_gather_rows(const GatherRowsArgs& a, Stream stream) {
   launch(gather_rows_kernel, {a.rows, 1, 1, true}, kThreads, 0, stream, a);

@@ -49,14 +49,22 @@ struct NormArgs {  // x' = x + delta; out = x' / sqrt(mean(x'^2) + eps) * weight
   const float* weight;  // [n]
   float eps;
   bool to_bf16;  // round `out`
-  float* out;
+  float* out;    // or null, if codes are enough
   int64_t out_stride;
-  // `out` as codes, too, as packed_rows says; or null.
+  // `out` as codes, as packed_rows says; or null.
   unsigned char *e4m3 = nullptr, *bf16 = nullptr;
   PackedForm form = PackedForm::by_row;  // of e4m3
   bool power_of_two = false;
 };
 void launch_norm(const NormArgs&, Stream);
+
+struct UnpackArgs {  // x[r] = the values of bf16 codes, as packed_rows has them
+  int32_t rows;
+  int64_t cols;
+  PackedRows from;
+  float* x;  // out [R, cols]
+};
+void launch_unpack(const UnpackArgs&, Stream);
 
 struct PackArgs {  // out = x rounded, padded with zeros
   int32_t rows;

@@ -134,23 +134,25 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
   upload.finish();
 }
 
-// Heads of which W_v wrote codes only: those, decoded.
-void fetch_coded(CudaDevice& d, const void* buffer, RowRange rows, int64_t n, float* values) {
-  const CudaDevice::NormedRows& coded = d.normed[0];
-  const PackedRows codes = packed_rows(d.packed[0], coded.rows, n, Rounding::e4m3, coded.form.layout);
-  std::vector<unsigned char> row(static_cast<size_t>(n));
-  for (int32_t r = 0; r < rows.count; ++r) {
-    const int64_t at = (d.row_of(Act::heads, buffer, rows.first + r) - coded.x) / n;
-    if (at < 0 || at >= coded.rows) {
-      d.download(values + r * n, d.row_of(Act::heads, buffer, rows.first + r), 4 * n);
+// Rows that are there as codes only, decoded: h, whose codes in bf16 are exact, and heads.
+void fetch_coded(CudaDevice& d, const CudaDevice::NormedRows& coded, const float* from, int64_t n,
+                 float* values) {
+  const int64_t at = (from - coded.x) / n;
+  const PackedRows codes = coded.kind == CudaDevice::Normed::h
+                               ? packed_rows(d.packed[1], coded.rows, n, Rounding::bf16)
+                               : packed_rows(d.packed[0], coded.rows, n, Rounding::e4m3, coded.form.layout);
+  std::vector<unsigned char> row(static_cast<size_t>(codes.pitch));
+  d.download(row.data(), codes.data + at * codes.pitch, codes.pitch);
+  for (int64_t i = 0; i < n; ++i) {
+    if (!codes.scale) {
+      uint16_t code;
+      std::memcpy(&code, row.data() + 2 * i, sizeof code);
+      values[i] = bf16_to_float(code);
       continue;
     }
-    d.download(row.data(), codes.data + at * codes.pitch, n);
-    for (int64_t i = 0; i < n; ++i) {
-      float scale;
-      if (i % kQuantBlock == 0) d.download(&scale, codes.scale + i / kQuantBlock * codes.scale_cols + at, 4);
-      values[r * n + i] = e4m3_to_float(row[static_cast<size_t>(i)]) * scale;
-    }
+    float scale;
+    if (i % kQuantBlock == 0) d.download(&scale, codes.scale + i / kQuantBlock * codes.scale_cols + at, 4);
+    values[i] = e4m3_to_float(row[static_cast<size_t>(i)]) * scale;
   }
 }
 
@@ -159,10 +161,12 @@ void fetch(Device* handle, Act kind, const void* buffer, RowRange rows, float* v
   const Geometry& g = d.geometry;
   const int64_t n = row_values(g, kind);
   if (n == 0) return;
-  if (kind == Act::heads && d.normed[0].x && d.normed[0].only_codes)
-    return fetch_coded(d, buffer, rows, n, values);
   if (kind != Act::index_q || !d.official()) {
     d.download(values, d.row_of(kind, buffer, rows.first), rows.count * n * 4);
+    for (int32_t r = 0; d.normed[0].only_codes && r < rows.count; ++r) {
+      const auto* const from = static_cast<const float*>(d.row_of(kind, buffer, rows.first + r));
+      if (d.normed[0].holds(from, n)) fetch_coded(d, d.normed[0], from, n, values + r * n);
+    }
     for (int64_t i = 0; is_integer(kind) && i < rows.count * n; ++i) {
       int32_t value;
       std::memcpy(&value, values + i, sizeof value);

@@ -10,6 +10,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/linear_ops.h"
 #include "kernels/cuda/rows.h"
 #include "tests/kernels/draw.h"
 #include "tests/kernels/world.h"
@@ -320,8 +321,7 @@ TEST(CudaLinear, ExpertsWithFp8SumsWriteCodes) {
   }
 }
 
-// Whole ops with and without FP8 sums: near each other, and the same again.
-void expect_fast_near(int32_t rows) {
+test::Setup fast_setup(int32_t rows) {
   test::Setup setup;
   setup.precision = Precision::official, setup.dtype = Dtype::f8_e4m3, setup.rows = rows;
   Geometry& g = setup.geometry;
@@ -331,7 +331,12 @@ void expect_fast_near(int32_t rows) {
   g.n_routed_experts = 4, g.n_shared_experts = 1, g.num_experts_per_tok = 3, g.n_group = g.topk_group = 1;
   g.softmax_scale = 1 / std::sqrt(32.0);
   g.inv_freq = {1, 0.1, 0.01, 0.001};
-  const test::World world(setup);
+  return setup;
+}
+
+// Whole ops with and without FP8 sums: near each other, and the same again.
+void expect_fast_near(int32_t rows) {
+  const test::World world(fast_setup(rows));
   using Op = test::Rig::Op;
   for (const Op op : {Op::attn_in, Op::experts, Op::ffn}) {
     test::Rig same(world, cuda_ops(), "descending", 1), fast(world, cuda_ops(), "descending", 1);
@@ -353,6 +358,36 @@ void expect_fast_near(int32_t rows) {
     EXPECT_TRUE(differ) << "the other kernels ran";
   }
 }
+// A norm of many rows writes codes only once all its readers have asked for them; f32 comes back for who
+// reads that.
+TEST(CudaLinear, NormsOfManyRowsLeaveCodes) {
+  const test::World world(fast_setup(65));
+  using Op = test::Rig::Op;
+  test::Rig rig(world, cuda_ops(), "descending", 1);
+  CudaDevice& d = cuda_device(rig.device());
+  d.options.fast = true;
+  const OpTable& ops = cuda_ops();
+  const int64_t n = d.geometry.hidden_size;
+  const auto h = [&] {
+    std::vector<float> values(static_cast<size_t>(65 * n));
+    ops.fetch(rig.device(), Act::h, ops.buffer(rig.device(), Act::h), {0, 65}, values.data());
+    return values;
+  };
+  const auto run = [&](Op op) { return rig.run(op, world.all(), {Op::add_norm}).act; };
+  const auto in = run(Op::attn_in), route = run(Op::route);
+  const std::vector<float> values = h();
+  EXPECT_FALSE(d.normed[0].only_codes || d.normed[1].only_codes);
+  EXPECT_TRUE(run(Op::attn_in) == in);
+  EXPECT_TRUE(run(Op::route) == route);
+  EXPECT_TRUE(d.normed[0].only_codes && d.normed[1].only_codes);
+  EXPECT_TRUE(h() == values);
+  PackedInput other(d, d.row_of(Act::h, ops.buffer(rig.device(), Act::h), 0), n, n, 65);
+  other.pair(true, true);
+  EXPECT_TRUE(h() == values);
+  EXPECT_TRUE(run(Op::route) == route);
+  EXPECT_FALSE(d.normed[0].only_codes || d.normed[1].only_codes);
+}
+
 TEST(CudaLinear, FastIsNearAndRepeatable) {
   expect_fast_near(65);  // those for few rows
   expect_fast_near(129);
