@@ -83,6 +83,8 @@ Layout::Layout(const DeviceOptions& o) {
               o.batch_rows);
   tile.split = rows_in(int64_t{64} << 20, q_abs_row + mixed_row + partial_row, tile.rows);
   tile.attend = mma ? rows_in(int64_t{512} << 20, q_abs_row + mixed_row, tile.rows) : tile.split;
+  const int64_t codes_row = packed_pitch(g.num_heads * g.kv_lora_rank, Rounding::bf16);
+  tile.coded = mma ? rows_in(int64_t{1} << 30, q_abs_row + codes_row, tile.rows) : tile.attend;
   tile.select = rows_in(int64_t{128} << 20, score_row, tile.rows);
 
   const bool official = o.precision == Precision::official;
@@ -113,9 +115,9 @@ Layout::Layout(const DeviceOptions& o) {
     }
     top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
   }
-  q_abs = tile.attend * q_abs_row;
+  q_abs = std::max(tile.attend, tile.coded) * q_abs_row;
   mixed = tile.attend * mixed_row;
-  if (official) mixed_codes = tile.attend * packed_pitch(g.num_heads * g.kv_lora_rank, Rounding::bf16);
+  if (official) mixed_codes = std::max(tile.attend, tile.coded) * codes_row;
   partial = tile.split * partial_row;
 
   const int64_t k = top, pairs = std::max<int64_t>(t * k, t);

@@ -114,14 +114,7 @@ void attend(Device* handle, const AttendArgs& args) {
   // Positions that a row has at most: how many it has is known on the device.
   const int32_t most = args.selected ? g.index_topk : d.longest(args.rows.first, args.rows.count);
   const bool mma = attend_mma(d.official(), rank, g.qk_rope_head_dim), whole = mma && most <= kAttendMmaFold;
-  const int32_t at_once = whole ? attend_even_rows(g.num_heads, d.tile.attend) : d.tile.split;
-  int32_t expanded = -1;
-  const PackedRows codes = value_codes(d, *args.weights, args.rows.count);
-  if (codes.data) {
-    d.normed[0] = {CudaDevice::Normed::heads, d.row_of(Act::heads, args.heads, args.rows.first),
-                   args.rows.count, InputForm{Rounding::e4m3, true, codes.form}, true};
-  }
-  for_tiles(args.rows, at_once, [&](int32_t first, int32_t count) {
+  const auto rows_of = [&](int32_t first, int32_t count) {
     AttendRowsArgs rows{};
     rows.rows = count;
     rows.heads = g.num_heads;
@@ -144,6 +137,20 @@ void attend(Device* handle, const AttendArgs& args) {
     // A latent is a vector of length sqrt(rank) at most, times the norm's weights.
     rows.f16_latents = cuda_weight(args.weights->kv_a_norm).largest * std::sqrt(static_cast<float>(rank)) <=
                        kAttendLargestLatent;
+    return rows;
+  };
+  const bool coded = whole && takes_attend_wgmma(rows_of(args.rows.first, args.rows.count)) &&
+                     values_take_codes(d, args.weights->kv_b);
+  const int32_t at_once =
+      whole ? attend_even_rows(g.num_heads, coded ? d.tile.coded : d.tile.attend) : d.tile.split;
+  int32_t expanded = -1;
+  const PackedRows codes = value_codes(d, *args.weights, args.rows.count);
+  if (codes.data) {
+    d.normed[0] = {CudaDevice::Normed::heads, d.row_of(Act::heads, args.heads, args.rows.first),
+                   args.rows.count, InputForm{Rounding::e4m3, true, codes.form}, true};
+  }
+  for_tiles(args.rows, at_once, [&](int32_t first, int32_t count) {
+    AttendRowsArgs rows = rows_of(first, count);
     // `partial` is for tile.split rows of attend_mma, or seven times as many of attend_wgmma.
     if (whole && (count > 7 * d.tile.split || !attend_prefers_splits(rows))) rows.splits = 1;
     const AbsorbArgs absorb = {count,           g.num_heads, kv_b,         per_head, g.qk_nope_head_dim,
@@ -152,10 +159,7 @@ void attend(Device* handle, const AttendArgs& args) {
      : d.wgmma                  ? launch_absorb_wgmma
                                 : launch_absorb_many)(absorb, d.stream());
     d.join();
-    const bool wgmma = whole && takes_attend_wgmma(rows);
-    if (wgmma && count > kValuesFewRows && values_take_codes(d, args.weights->kv_b)) {
-      rows.codes = reinterpret_cast<uint16_t*>(d.mixed_codes);
-    }
+    if (coded && count > kValuesFewRows) rows.codes = reinterpret_cast<uint16_t*>(d.mixed_codes);
     if (rows.codes && rows.splits == 1 && !d.recording) {
       attend_whole(d, rows, args.rows, first, &expanded);
     } else {
