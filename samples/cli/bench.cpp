@@ -29,7 +29,7 @@ struct BenchArgs {
   std::string what = "e2e";
   std::vector<int64_t> contexts = {0, 2048, 8192, 32768};
   std::vector<int64_t> rows = {1, 8, 64, 512};
-  int64_t prefill = 512, decode = 32, chunk = 4096;
+  int64_t prefill = 512, decode = 32, chunk = 16384;
   int32_t sessions = 1, layers = 8;
   int repeat = 3;
   bool json = false;

@@ -27,7 +27,7 @@ struct BenchArgs {
   OpTimesArgs ops;
   std::string what;
   std::vector<int64_t> contexts, rows;
-  int64_t prefill = 512, chunk = 4096;
+  int64_t prefill = 512, chunk = 16384;
   int32_t sessions = 0;
   bool json = false;
   bool gpu() const { return ops.backend != "cpu"; }
