@@ -80,7 +80,7 @@ void time_experts(const bench::Timer& timer) {
         const auto run = [&](TensorKind kind, const PackedRows& x, float* y, const CodesOut& y_codes = {}) {
           TensorArgs args = ffns.args(kind, kDtype, x, routing, tile_rows, y);
           args.pair_row = nullptr;
-          args.codes = y_codes;
+          args.codes = y_codes, args.power_of_two = true;
           fast ? launch_tensor_fp8(args, nullptr) : launch_tensor(args, nullptr);
         };
         const std::string how = fast ? ", fast" : ", wgmma";
