@@ -5,6 +5,7 @@
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/decode.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/queries.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -14,9 +15,10 @@ __global__ void absorb_kernel(AbsorbArgs a) {
   begin_early();
   const int64_t j = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, r = blockIdx.z, h = blockIdx.y;
   if (j >= a.weight.cols) return;
-  const float* q = a.q + (r * a.heads + h) * a.head_dim;
+  const Query q(a.q, r * a.heads + h, a.head_dim);
   float sum = 0;
-  for (int64_t i = 0; i < a.nope; ++i) sum = fmaf(weight_at(a.weight, h * a.group_rows + i, j), q[i], sum);
+  for (int64_t i = 0; i < a.nope; ++i)
+    sum = fmaf(weight_at(a.weight, h * a.group_rows + i, j), q.value(*q.word(i), i), sum);
   const int64_t at = (r * a.heads + h) * a.weight.cols + j;
   if (a.packed) {
     static_cast<uint16_t*>(a.q_abs)[at] = float_to_bf16(sum);
@@ -84,18 +86,19 @@ __global__ void __launch_bounds__(kThreads) absorb_mma_kernel(AbsorbArgs a) {
   wait_for_last();
 
   const int64_t end_row = a.rows - first_row < kRowsOfBlock ? a.rows : first_row + kRowsOfBlock;
-  float next[16];  // a column of the next 16 rows
+  const Query q(a.q, head, a.head_dim);  // of row 0
+  uint32_t next[16];                     // a column of the next 16 rows
   const auto load = [&](int64_t row) {
-    const float* q = a.q + (row * a.heads + head) * a.head_dim + tid;
+    const uint32_t* const from = q.word(tid) + row * a.heads * a.head_dim;
 #pragma unroll
-    for (int i = 0; i < 16; ++i) next[i] = row + i < end_row ? q[int64_t{i} * a.heads * a.head_dim] : 0;
+    for (int i = 0; i < 16; ++i) next[i] = row + i < end_row ? from[int64_t{i} * a.heads * a.head_dim] : 0;
   };
   load(first_row);
   for (int64_t row = first_row; row < end_row; row += 16) {
     const int count = end_row - row < 16 ? static_cast<int>(end_row - row) : 16;
     __syncthreads();  // the rows before are done with
 #pragma unroll
-    for (int i = 0; i < 16; ++i) s.q[i * kPitch + tid] = float_to_bf16(next[i]);
+    for (int i = 0; i < 16; ++i) s.q[i * kPitch + tid] = float_to_bf16(q.value(next[i], tid));
     __syncthreads();
     load(row + 16);
     if (row + 16 >= end_row) let_next_begin();

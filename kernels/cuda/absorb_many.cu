@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads, 1) absorb_many_kernel(AbsorbArgs a) 
             part = static_cast<int>(blockIdx.x);
   const int first_tile = all * part / parts, tiles = all * (part + 1) / parts - first_tile;
   const int64_t stride = a.heads * a.head_dim;
-  const float* const q = a.q + head * a.head_dim;
+  const float* const q = static_cast<const float*>(a.q.data) + head * a.head_dim;
   const auto fill = [&](int tile) {
     constexpr int kChunks = kNope / 4;
     float* const stage = shared + tile % kStages * kStage;

@@ -1,10 +1,10 @@
 // W_k^T q of each head for many rows on Hopper, in the bits of absorb.cu.
 //
-// Bound: memory. A row of 128 heads brings 64 KB of queries and takes 128 KB of bf16: 4096 rows move 805 MB,
-// 196 us at 4.1 TB/s; their products take half of that by wgmma. A block keeps a head's W_k in shared memory,
-// as bf16 and by columns, in k's own order, which wgmma sums as mma.sync does. Two groups of warps go through
-// its rows, 64 at a time: the next come to shared memory while these are multiplied from registers, 128
-// columns at a time, of which one group stores while the other multiplies.
+// Bound: memory. A row of 128 heads brings 64 KB of queries, or 32 KB in bf16, and takes 128 KB: 4096 rows
+// move 805 or 671 MB, 196 or 164 us at 4.1 TB/s; their products take half of that by wgmma. A block keeps a
+// head's W_k in shared memory, as bf16 and by columns, in k's own order, which wgmma sums as mma.sync does.
+// Two groups of warps go through its rows, 64 at a time: the next come to shared memory while these are
+// multiplied from registers, 128 columns at a time, of which one group stores while the other multiplies.
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/head_rows.cuh"
 #include "kernels/cuda/tensor.cuh"
@@ -15,10 +15,13 @@ namespace {
 
 constexpr int kColumns = 512, kNope = 128;
 constexpr int kThreads = kHeadGroups * 128, kWarps = kThreads / kWarp;
-using Queries = WarpRows<4 * kNope, 32, 1>;  // 4 rows of pairs of floats meet all banks
+// Pairs of 4 rows as f32, or of 8 as bf16, meet all banks; as many bytes of either are on their way.
+template <bool kBf16>
+using QueriesOf = WarpRows<(kBf16 ? 2 : 4) * kNope, kBf16 ? 16 : 32, kBf16 ? 2 : 1>;
 constexpr int kUnit = 64, kBoxes = kNope / kUnit, kBox = kColumns * 2 * kUnit;  // a box: 64 k of each column
-constexpr int kShared = kBoxes * kBox + kWarps * Queries::kMemory;
-static_assert(kShared <= kAttendWgmmaShared);
+template <bool kBf16>
+constexpr int kShared = kBoxes* kBox + kWarps* QueriesOf<kBf16>::kMemory;
+static_assert(kShared<false> <= kAttendWgmmaShared && kShared<true> <= kAttendWgmmaShared);
 
 #ifdef DSV_HOPPER
 
@@ -86,10 +89,12 @@ __device__ __forceinline__ uint32_t codes_of(float2 two) {
 
 #endif
 
-// Grid: x parts of the rows, y heads.
+// Grid: x parts of the rows, y heads. kBf16: as AbsorbArgs::q says.
+template <bool kBf16>
 __global__ void __launch_bounds__(kThreads, 1)
     absorb_wgmma_kernel([[maybe_unused]] const __grid_constant__ AbsorbArgs a) {
 #ifdef DSV_HOPPER
+  using Queries = QueriesOf<kBf16>;
   const int tid = static_cast<int>(threadIdx.x), warp = tid / kWarp, lane = tid % kWarp, g = lane / 4,
             t = lane % 4;
   const int64_t head = blockIdx.y, first_weight = head * a.group_rows;
@@ -108,29 +113,34 @@ __global__ void __launch_bounds__(kThreads, 1)
             part = static_cast<int>(blockIdx.x);
   const int end = all * (part + 1) / parts, mine = warp % 4 * 16;  // rows of a tile
   const int64_t stride = 4 * int64_t{a.heads} * a.head_dim;
-  const auto* const q = reinterpret_cast<const unsigned char*>(a.q + head * a.head_dim);
-  const auto fill = [&](int tile) {
-    queries.fill(0, [&](int r) {
+  const auto* const q = static_cast<const unsigned char*>(a.q.data) + 4 * head * a.head_dim;
+  const auto fill = [&](int tile, int stage) {
+    if (tile >= end) return copy_commit();  // so that groups are counted to the end
+    queries.fill(stage, [&](int r) {
       const int row = tile * kHeadTile + mine + r;
       return q + (row < a.rows ? row : a.rows - 1) * stride;
     });
   };
   const uint64_t weights = swizzled_descriptor(shared_address(boxes));
   const int first = all * part / parts + warp / 4;
-  if (first < end) fill(first);
-  for (int tile = first; tile < end; tile += kHeadGroups) {
+#pragma unroll
+  for (int s = 0; s < Queries::kStages; ++s) fill(first + s * kHeadGroups, s);
+  int stage = 0;
+  for (int tile = first; tile < end; tile += kHeadGroups, stage = (stage + 1) % Queries::kStages) {
     queries.wait();
     uint32_t fragment[kSteps][4];
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const unsigned char* const at = queries.at(0, g + i % 2 * 8) + 4 * (16 * s + i / 2 * 8 + 2 * t);
-        fragment[s][i] = codes_of(*reinterpret_cast<const float2*>(at));
+        const unsigned char* const row = queries.at(stage, g + i % 2 * 8);
+        const int column = 16 * s + i / 2 * 8 + 2 * t;
+        fragment[s][i] = kBf16 ? *reinterpret_cast<const uint32_t*>(row + 2 * column)
+                               : codes_of(*reinterpret_cast<const float2*>(row + 4 * column));
       }
       keep(fragment[s]);
     }
-    if (tile + kHeadGroups < end) fill(tile + kHeadGroups);
+    fill(tile + Queries::kStages * kHeadGroups, stage);
 #pragma unroll
     for (int c = 0; c < kColumns / kPart; ++c) {
       float sums[kPart / 2];
@@ -169,8 +179,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 void launch_absorb_wgmma(const AbsorbArgs& a, Stream stream) {
-  launch(absorb_wgmma_kernel, {head_parts(a.heads, a.rows, processors()), a.heads, 1, true}, kThreads,
-         kShared, stream, a);
+  const Grid grid = {head_parts(a.heads, a.rows, processors()), a.heads, 1, true};
+  if (a.q.bf16) return launch(absorb_wgmma_kernel<true>, grid, kThreads, kShared<true>, stream, a);
+  launch(absorb_wgmma_kernel<false>, grid, kThreads, kShared<false>, stream, a);
 }
 
 }  // namespace dsv::cuda

@@ -46,12 +46,12 @@ __global__ void attend_kernel(AttendRowsArgs a) {
   const int32_t end = n - begin < per_split ? n : begin + per_split;
   const int heads = a.heads - first_head < kAttendHeads ? a.heads - first_head : kAttendHeads;
   const int32_t* pages = a.step.page_table + int64_t{a.step.sequence[r]} * a.step.page_stride;
-  const auto* q_abs = static_cast<const float*>(a.q_abs);
+  const auto *q_abs = static_cast<const float*>(a.q_abs), *q = static_cast<const float*>(a.q.data);
   const int tid = threadIdx.x, head = tid / kAttendTile, slot = tid % kAttendTile;
 
   for (int64_t i = tid; i < heads * dim; i += kThreads) {
     const int64_t h = i / dim, j = i % dim, from = r * a.heads + first_head + h;
-    queries[h * width + j] = j < rank ? q_abs[from * rank + j] : a.q[(from + 1) * a.head_dim - dim + j];
+    queries[h * width + j] = j < rank ? q_abs[from * rank + j] : q[(from + 1) * a.head_dim - dim + j];
   }
   for (int64_t i = tid; i < heads * rank; i += kThreads) mix[i] = 0;
   if (tid < heads) {

@@ -12,17 +12,17 @@ struct AbsorbArgs {
   int32_t rows, heads;
   WeightView weight;  // kv_b
   int64_t group_rows, nope, head_dim;
-  const float* q;  // [R, heads * head_dim]
-  bool to_bf16;    // round q_abs
-  bool packed;     // q_abs is bf16, or else f32
-  void* q_abs;     // out [R, heads, cols]
+  ValueRows q;   // [R, heads * head_dim]; bf16: a head's lie in the first half of its place as f32
+  bool to_bf16;  // round q_abs
+  bool packed;   // q_abs is bf16, or else f32
+  void* q_abs;   // out [R, heads, cols]
 };
 void launch_absorb(const AbsorbArgs&, Stream);
-// absorb_many.cu: the same bits sooner, for many rows of the released latent and FP8 weights.
+// absorb_many.cu: the same bits sooner, for many rows of the released latent and FP8 weights; q is f32.
 inline constexpr int32_t kAbsorbManyRows = 128;
 bool takes_absorb_many(const AbsorbArgs&);
 void launch_absorb_many(const AbsorbArgs&, Stream);
-// absorb_wgmma.cu: the same rows and bits on Hopper.
+// absorb_wgmma.cu: the same rows and bits on Hopper, where q may be bf16.
 void launch_absorb_wgmma(const AbsorbArgs&, Stream);
 
 // A row's positions are cut into at most kMostSplits splits of whole tiles, by their number alone.
@@ -64,7 +64,7 @@ struct AttendRowsArgs {
   int32_t topk;
   int32_t splits;  // that a row has at most. attend_mma and attend_wgmma: or 1, if no row has more than
                    // kAttendMmaFold positions
-  const float* q;  // [R, heads * head_dim]; its last rope values of a head are used
+  ValueRows q;     // as AbsorbArgs has it; its last rope values of a head are used
   int64_t head_dim;
   const void* q_abs;  // [R, heads, rank], f32. attend_mma: bf16
   float softmax_scale;

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/queries.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -87,7 +88,7 @@ template <int kGroups>
 struct QueryLoad {
   static constexpr int kLanes = kThreads / (16 * kGroups), kChunks = kRank / 8 / kLanes;
   uint4 chunk[kChunks];
-  float rope[kRope / kLanes];
+  QueryPairs<kRope / kLanes / 2> rope;
 
   __device__ __forceinline__ void load(const AttendRowsArgs& a, int64_t r, int first_head) {
     const int lane = threadIdx.x % kLanes, head = first_head + static_cast<int>(threadIdx.x) / kLanes;
@@ -98,9 +99,7 @@ struct QueryLoad {
     for (int i = 0; i < kChunks; ++i) {
       chunk[i] = there ? *reinterpret_cast<const uint4*>(q_abs + 8 * (lane + kLanes * i)) : uint4{0, 0, 0, 0};
     }
-    const float* q = a.q + (at + 1) * a.head_dim - kRope + kRope / kLanes * lane;
-#pragma unroll
-    for (int i = 0; i < kRope / kLanes; ++i) rope[i] = there ? q[i] : 0.0f;
+    rope.load({a.q, at, a.head_dim}, a.head_dim - kRope + kRope / kLanes * lane, there);
   }
 
   __device__ __forceinline__ void store(uint16_t* queries, float* query_factor, float to_log2) const {
@@ -132,8 +131,7 @@ struct QueryLoad {
     }
     auto* to = reinterpret_cast<uint32_t*>(row + kRank + kRope / kLanes * lane);
 #pragma unroll
-    for (int i = 0; i < kRope / kLanes / 2; ++i)
-      to[i] = pack_bf16(rope[2 * i] * factor, rope[2 * i + 1] * factor);
+    for (int i = 0; i < kRope / kLanes / 2; ++i) to[i] = rope.scaled(i, factor);
     if (lane == 0) query_factor[head] = to_log2 * float_of(static_cast<uint32_t>(127 - exponent) << 23);
   }
 };

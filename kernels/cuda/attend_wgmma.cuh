@@ -5,6 +5,7 @@
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/copies.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/queries.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace dsv::cuda::hopper {
@@ -64,15 +65,13 @@ __device__ __forceinline__ void load_queries(const AttendRowsArgs& a, unsigned c
   const bool there = head < a.heads;
   const int64_t at = r * a.heads + head;
   const auto* q_abs = static_cast<const uint16_t*>(a.q_abs) + at * kRank;
-  const float* q = a.q + (at + 1) * a.head_dim - kRope + 16 * lane;
   uint4 chunk[16];
-  float rope[16];
+  QueryPairs<8> rope;
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
     chunk[i] = there ? *reinterpret_cast<const uint4*>(q_abs + 8 * (lane + 4 * i)) : uint4{0, 0, 0, 0};
   }
-#pragma unroll
-  for (int i = 0; i < 16; ++i) rope[i] = there ? q[i] : 0.0f;
+  rope.load({a.q, at, a.head_dim}, a.head_dim - kRope + 16 * lane, there);
   uint32_t largest = 0;
   const auto larger = [&](uint32_t x) { largest = largest > x ? largest : x; };
 #pragma unroll
@@ -95,8 +94,7 @@ __device__ __forceinline__ void load_queries(const AttendRowsArgs& a, unsigned c
   for (int i = 0; i < 2; ++i) {
     uint32_t w[4];
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-      w[j] = pack_bf16(rope[8 * i + 2 * j] * factor, rope[8 * i + 2 * j + 1] * factor);
+    for (int j = 0; j < 4; ++j) w[j] = rope.scaled(4 * i + j, factor);
     *reinterpret_cast<uint4*>(queries + query_at(own, kRank / 8 + 2 * lane + i)) =
         uint4{w[0], w[1], w[2], w[3]};
   }

@@ -206,6 +206,12 @@ struct CudaDevice {
   // Whether many rows may go to kernels that add in another order than those for few: Hopper's FP8 tensor
   // cores.
   bool fast() const { return options.fast; }
+  // Whether Act::q is in bf16, as AbsorbArgs says: what the released model's own code has. All kernels that
+  // have to do with it on Hopper know both forms.
+  bool bf16_queries() const {
+    return fast() && wgmma && attend_mma(official(), geometry.kv_lora_rank, geometry.qk_rope_head_dim) &&
+           geometry.qk_nope_head_dim == 128;
+  }
   Stream stream() const { return runtime->stream(); }
 
   // Rows of an activation buffer.

@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kThreads) mix_kernel(MixExpertsArgs a) {
   const int count = a.dim - first < kValues ? static_cast<int>(a.dim - first) : kValues;
   const bool aligned = a.dim % kValues == 0;
   const int64_t pitch = packed_pitch(a.dim, Rounding::bf16);
-  const auto load = [&](const OutputRows& rows, bool bf16, int64_t row, float(&to)[kValues]) {
+  const auto load = [&](const ValueRows& rows, bool bf16, int64_t row, float(&to)[kValues]) {
     if (kBf16 && bf16) {  // a row is whole blocks
       const uint4 raw = *reinterpret_cast<const uint4*>(static_cast<const unsigned char*>(rows.data) +
                                                         row * pitch + 2 * first);

@@ -84,18 +84,13 @@ struct DownArgs {  // y[p] = down a[p]
 };
 void launch_down(const DownArgs&, Stream);
 
-// Outputs of an FFN as f32 [rows, D], or as packed_rows has them in bf16.
-struct OutputRows {
-  const void* data = nullptr;
-  bool bf16 = false;
-};
 struct MixExpertsArgs {  // delta[r] = sum over i of weight[r, i] * y[pair_of[r, i]], in order, + shared[r]
   int32_t rows, k;
   int64_t dim;
-  OutputRows y;            // of pairs; in bf16 if `shared` is
+  ValueRows y;             // of pairs; in bf16 if `shared` is
   const int32_t* pair_of;  // [R, k]
   const float* weight;     // [R, k]
-  OutputRows shared;       // of R, or none
+  ValueRows shared;        // of R, or none
   float* delta;            // out [R, D]
   bool early = true;       // as TensorArgs has it
 };

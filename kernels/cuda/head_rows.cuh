@@ -27,10 +27,10 @@ inline int64_t head_parts(int64_t heads, int64_t rows, int64_t processors) {
 
 // Places for kBytes of each of a warp's 16 rows, kPad more apart, so that the lanes that read together meet
 // different banks. All lanes call.
-template <int kBytes, int kPad, int kStages>
+template <int kBytes, int kPad, int kStages_>
 struct WarpRows {
   static constexpr int kRows = 16, kPitch = kBytes + kPad, kStage = kRows * kPitch;
-  static constexpr int kMemory = kStages * kStage;
+  static constexpr int kStages = kStages_, kMemory = kStages * kStage;
   unsigned char* memory;
 
   // Row r of the 16 is `row(r)`; what was there has been read. A group of copies.

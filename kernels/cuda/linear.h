@@ -41,6 +41,7 @@ struct CodesOut {
   int64_t pitch = 0;              // bytes
   float* scale = nullptr;         // e4m3: [blocks, scale_cols]
   int64_t scale_cols = 0;
+  int64_t part = 0;  // bf16: if not 0, so many neighbours, a multiple of 32, have as much room behind them
 };
 // .. those of `rows` from row `first` on.
 inline CodesOut codes_out(const PackedRows& rows, int64_t first = 0) {

@@ -29,7 +29,8 @@
 // SwiGLU's output may be codes, its scales those of 128 neighbours, of which each of the cluster's two blocks
 // has half: a warp sends its rows' largest magnitudes to the same warp of the other block, and waits for
 // those while the other groups multiply. 64 bytes of a row are stored where 256 were, and no launch reads
-// them to pack them; outputs in bf16 take half (192 rows of 128: 48 KB, 1,540 cycles at 32 bytes).
+// them to pack them; outputs in bf16, experts' and queries, take half (192 rows of 128: 48 KB,
+// 1,540 cycles at 32 bytes).
 #include "kernels/cuda/linear_fp8.cuh"
 
 namespace dsv::cuda {

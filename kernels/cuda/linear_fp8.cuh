@@ -73,9 +73,12 @@ __device__ __forceinline__ void store_row(const TensorArgs& a, const float (&sum
 template <int kSums>
 __device__ __forceinline__ void store_bf16_row(const TensorArgs& a, const float (&sum)[kSums], int r,
                                                int64_t row, bool valid, int64_t first_output) {
-  constexpr int kFours = kSums / 16;
+  constexpr int kFours = kSums / 16, kTurn = 32;  // outputs of four lanes at a time
   static_assert(kSums % 16 == 0);
-  const int64_t first = 2 * (first_output + 8 * (threadIdx.x % 4));  // byte of the row
+  unsigned char* const to = a.codes.data + row * a.codes.pitch;
+  // Byte of the row, where what comes before in parts takes as much again; and outputs left of this part.
+  const auto part = static_cast<int32_t>(a.codes.part), first = static_cast<int32_t>(first_output);
+  int32_t gap = part ? first / part * part : 0, left = part ? gap + part - first : kFours * kTurn;
 #pragma unroll
   for (int q = 0; q < kFours; ++q) {
     uint32_t word[4];
@@ -85,10 +88,11 @@ __device__ __forceinline__ void store_bf16_row(const TensorArgs& a, const float 
       word[i] = pack_bf16(output_of<false>(a, sum, at), output_of<false>(a, sum, at + 1));
     }
     transpose_fours(word);
-    const int64_t at = first + 64 * q;
-    if (valid && at < a.codes.pitch)  // a row is whole blocks
-      *reinterpret_cast<uint4*>(a.codes.data + row * a.codes.pitch + at) = {word[0], word[1], word[2],
-                                                                            word[3]};
+    const int64_t at = 2 * (first + gap + kTurn * q + 8 * static_cast<int32_t>(threadIdx.x % 4));
+    if (valid && at < a.codes.pitch)  // a row is whole blocks, or parts
+      *reinterpret_cast<uint4*>(to + at) = {word[0], word[1], word[2], word[3]};
+    left -= kTurn;
+    if (left == 0) gap += part, left = part;
   }
 }
 

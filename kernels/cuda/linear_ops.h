@@ -43,7 +43,12 @@ class PackedInput {
   void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded = true, float factor = 1) {
     linear(weight, y, y_stride, rounded, factor, stream_);
   }
-  void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor, Stream stream);
+  void linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor, Stream stream) {
+    linear(weight, y, y_stride, rounded, factor, stream, {});
+  }
+  // .. or as bf16 in `codes`, if it is there and the kernel can: whether it did.
+  bool linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor, Stream stream,
+              const CodesOut& codes);
   // Several, in one launch if they allow it; at most three.
   struct Linear {
     const Weight* weight;

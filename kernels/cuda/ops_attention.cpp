@@ -15,7 +15,7 @@ AttendRowsArgs part_of(AttendRowsArgs a, int64_t first, int32_t count) {
   a.step.sequence += first;
   a.selected += first * a.topk;
   a.n_selected += first;
-  a.q += first * a.heads * a.head_dim;
+  a.q.data = static_cast<const float*>(a.q.data) + first * a.heads * a.head_dim;
   a.q_abs = static_cast<const uint16_t*>(a.q_abs) + first * a.heads * a.cache.rank;
   a.mixed += first * a.heads * a.cache.rank;
   if (a.codes) a.codes += first * a.heads * a.cache.rank;
@@ -126,7 +126,7 @@ void attend(Device* handle, const AttendArgs& args) {
     }
     rows.topk = g.index_topk;
     rows.splits = attend_most_splits(std::min(most, d.options.max_context));
-    rows.q = d.row_of(Act::q, args.q, first);
+    rows.q = {d.row_of(Act::q, args.q, first), d.bf16_queries()};
     rows.head_dim = g.qk_head_dim();
     rows.q_abs = d.q_abs;
     rows.softmax_scale = static_cast<float>(g.softmax_scale);

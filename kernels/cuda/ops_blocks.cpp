@@ -85,14 +85,14 @@ InputForm PackedInput::form_for(const Weight* weight, bool rounded) const {
   return form;
 }
 
-void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor,
-                         Stream stream) {
+bool PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool rounded, float factor,
+                         Stream stream, const CodesOut& codes) {
   const WeightView& w = cuda_weight(weight).view;
   const InputForm form = form_for(weight, rounded);
   float* const x = packed(form);
   if (!form.codes) {
-    return launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0},
-                         stream);
+    launch_linear({rows_, w, x, padded(cols_), y, y_stride, 0, factor, false, 1, 0, 0, w.rows, 0}, stream);
+    return false;
   }
   TensorArgs args = linear_args(w, packed_rows(x, rows_, cols_, form.rounding, form.layout), rows_);
   args.y = y;
@@ -100,8 +100,10 @@ void PackedInput::linear(const Weight* weight, float* y, int64_t y_stride, bool 
   args.factor = factor;
   args.fp8_sums = form.rounding == Rounding::e4m3 && hopper_path(d_, rows_) == HopperPath::fp8_sums;
   args.early = stream == stream_;
-  if (d_.wgmma && d_.fast() && takes_linear_bf16(args)) return launch_linear_bf16(args, stream);
-  launch_tensor(args, stream);
+  if (args.fp8_sums && !few_for_fp8(false, rows_)) args.codes = codes;
+  d_.wgmma&& d_.fast() && takes_linear_bf16(args) ? launch_linear_bf16(args, stream)
+                                                  : launch_tensor(args, stream);
+  return args.codes.data;
 }
 
 void PackedInput::linears(std::initializer_list<Linear> list) {
@@ -289,9 +291,17 @@ void attn_q(Device* device, const AttnQArgs& args) {
     PackedInput in(d, d.row_of(input, g.q_lora_rank > 0 ? args.q_latent : args.h, first), cols, cols, count);
     float* const q = d.row_of(Act::q, args.q, first);
     const auto queries = [&] {
-      in.linear(args.weights->q_b, q, q_dim, true, 1, d.stream());
+      CodesOut codes;
+      if (d.bf16_queries()) {
+        codes = {reinterpret_cast<unsigned char*>(q), 4 * q_dim};
+        codes.part = g.qk_head_dim();
+      }
+      const bool bf16 = in.linear(args.weights->q_b, q, q_dim, true, 1, d.stream(), codes);
       launch_rope_query(
-          {count, g.num_heads, g.qk_head_dim(), g.qk_rope_head_dim, step.cos, step.sin, d.official(), q},
+          {count, g.num_heads, g.qk_head_dim(), g.qk_rope_head_dim, step.cos, step.sin, d.official(), q,
+           bf16         ? QueryForm::bf16
+           : codes.data ? QueryForm::f32_to_bf16
+                        : QueryForm::f32},
           d.stream());
     };
     if (!g.has_indexer()) return queries();

@@ -113,8 +113,8 @@ bool writes_codes(const Pairs& pairs) {
 
 // y[p] = down(silu(gate h) * up h) for every pair. On another stream than h's, h is packed already. `bf16`: y
 // may be in bf16, as it is in the released model's own code.
-OutputRows run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h,
-                   int64_t inner, float* y, bool bf16, const FfnPlace& at) {
+ValueRows run_ffn(CudaDevice& d, const CudaDevice::FfnTable& table, const Pairs& pairs, PackedInput& h,
+                  int64_t inner, float* y, bool bf16, const FfnPlace& at) {
   const ExpertTile* tiles = pairs.grouped ? d.tiles : nullptr;
   const int32_t* pair_row = pairs.grouped ? d.pair_row : nullptr;
   const int64_t dim = d.geometry.hidden_size;
@@ -227,7 +227,7 @@ void experts(Device* handle, const ExpertsArgs& args) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     const Pairs pairs = routed_pairs(d, routed, count);
     const bool bf16 = writes_codes(pairs);
-    OutputRows shared_rows;
+    ValueRows shared_rows;
     if (w.shared.gate) {  // first, because elsewhere than beside the routed ones the two use the same scratch
       const CudaDevice::FfnTable shared = table_of(d, &w.shared, &w.shared, 1);
       const FfnPlace place = d.follows ? FfnPlace{d.side(), d.side_inner, d.side_packed} : main_place(d);
@@ -238,7 +238,7 @@ void experts(Device* handle, const ExpertsArgs& args) {
     if (!(d.grouped == CudaDevice::Grouped{expert, count, pairs.tile_rows}))
       launch_group(group_args(d, expert, count, pairs), d.stream());
     d.grouped = {};
-    const OutputRows y = run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer, bf16, main_place(d));
+    const ValueRows y = run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer, bf16, main_place(d));
     const bool joined = d.join();
     launch_mix_experts({count, g.num_experts_per_tok, dim, y, d.pair_of,
                         d.row_of(Act::expert_weight, args.expert_weight, first), shared_rows,

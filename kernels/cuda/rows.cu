@@ -297,6 +297,57 @@ __global__ void rope_query_kernel(RopeQueryArgs a) {
   }
 }
 
+// Queries that end in bf16: eight lanes a head of the released geometry, eight values of each of its parts of
+// 64, of which the last is turned. kRounded: the others are done, so that 4096 rows of 128 heads move 134 MB,
+// 33 us at 4.1 TB/s.
+constexpr int kRopePart = 64, kRopeParts = 3;
+template <bool kRounded>
+__global__ void __launch_bounds__(kThreads) rope_bf16_kernel(RopeQueryArgs a) {
+  begin_early();
+  constexpr int kLanes = 8, kEach = kRopePart / kLanes;
+  const int64_t head = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes, r = head / a.heads;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const bool there = r < a.rows;
+  float* const from = a.q + head * (kRopePart * kRopeParts) + kEach * lane;
+  auto* const to = reinterpret_cast<uint16_t*>(from - kEach * lane) + kEach * lane;
+  float value[kRopeParts][kEach];
+#pragma unroll
+  for (int part = kRounded ? kRopeParts - 1 : 0; part < kRopeParts && there; ++part) {
+    if constexpr (kRounded) {
+      const uint4 raw = *reinterpret_cast<const uint4*>(to + kRopePart * part);
+      const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+      for (int i = 0; i < kEach; ++i)
+        value[part][i] = float_of(i % 2 ? words[i / 2] & 0xFFFF0000u : words[i / 2] << 16);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kEach; i += 4) {
+        const float4 four = *reinterpret_cast<const float4*>(from + kRopePart * part + i);
+        value[part][i] = four.x, value[part][i + 1] = four.y;
+        value[part][i + 2] = four.z, value[part][i + 3] = four.w;
+      }
+    }
+  }
+  if (!kRounded) __syncwarp();  // what is written lies where other lanes read
+  if (!there) return;
+  const float4 c = *reinterpret_cast<const float4*>(a.cos + (r * kLanes + lane) * (kEach / 2)),
+               s = *reinterpret_cast<const float4*>(a.sin + (r * kLanes + lane) * (kEach / 2));
+  const float cosines[4] = {c.x, c.y, c.z, c.w}, sines[4] = {s.x, s.y, s.z, s.w};
+#pragma unroll
+  for (int i = 0; i < kEach; i += 2) {
+    float &x = value[kRopeParts - 1][i], &y = value[kRopeParts - 1][i + 1];
+    const float x0 = x, y0 = y;
+    x = x0 * cosines[i / 2] - y0 * sines[i / 2], y = x0 * sines[i / 2] + y0 * cosines[i / 2];
+  }
+#pragma unroll
+  for (int part = kRounded ? kRopeParts - 1 : 0; part < kRopeParts; ++part) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) words[i] = pack_bf16(value[part][2 * i], value[part][2 * i + 1]);
+    *reinterpret_cast<uint4*>(to + kRopePart * part) = {words[0], words[1], words[2], words[3]};
+  }
+}
+
 // Threads of a block that handles a row of n values.
 int threads_for(int64_t n, int most = kThreads) {
   return n >= most ? most : static_cast<int>((n + kWarp - 1) / kWarp * kWarp);
@@ -347,6 +398,11 @@ void launch_gather_rows(const GatherRowsArgs& a, Stream stream) {
   launch(gather_rows_kernel, {a.rows, 1, 1, true}, kThreads, 0, stream, a);
 }
 void launch_rope_query(const RopeQueryArgs& a, Stream stream) {
+  if (a.form != QueryForm::f32) {
+    const Grid grid = {blocks_for(int64_t{a.rows} * a.heads * 8), 1, 1, true};
+    return launch(a.form == QueryForm::bf16 ? rope_bf16_kernel<true> : rope_bf16_kernel<false>, grid,
+                  kThreads, 0, stream, a);
+  }
   launch(rope_query_kernel, {a.rows, (a.heads + kRopeHeads - 1) / kRopeHeads, 1, true},
          threads_for(kRopeHeads * a.head_dim / (2 * kRopeFour)), 0, stream, a);
 }

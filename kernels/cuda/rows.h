@@ -98,6 +98,9 @@ struct GatherRowsArgs {  // out[p] = from[row[p]], as packed_rows has e4m3 rows 
 };
 void launch_gather_rows(const GatherRowsArgs&, Stream);
 
+// .. of queries. In `fast` on Hopper they end in bf16, a head's in the first half of its place: those of the
+// released geometry.
+enum class QueryForm : int32_t { f32, f32_to_bf16, bf16 };
 struct RopeQueryArgs {  // in place: RoPE interleaved on the last rope values of each head, then rounding
   int32_t rows;
   int32_t heads;
@@ -105,7 +108,8 @@ struct RopeQueryArgs {  // in place: RoPE interleaved on the last rope values of
   const float* cos;  // [R, rope / 2]
   const float* sin;
   bool to_bf16;
-  float* q;  // [R, heads * head_dim]
+  float* q;                         // [R, heads * head_dim]
+  QueryForm form = QueryForm::f32;  // bf16: what is there is, too
 };
 void launch_rope_query(const RopeQueryArgs&, Stream);
 

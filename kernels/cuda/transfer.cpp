@@ -123,6 +123,15 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
     }
     return upload.finish();
   }
+  if (kind == Act::q && d.bf16_queries()) {
+    const int64_t dim = g.qk_head_dim();
+    for (int64_t i = 0; i < rows.count * n; ++i) {
+      const uint16_t code = float_to_bf16(values[i]);
+      upload.put(&code, sizeof code);
+      if (i % dim == dim - 1) upload.zeros(2 * dim);
+    }
+    return upload.finish();
+  }
   if (!rounded) {
     upload.put(values, rows.count * n * 4);
     return upload.finish();
@@ -171,6 +180,12 @@ void fetch(Device* handle, Act kind, const void* buffer, RowRange rows, float* v
       int32_t value;
       std::memcpy(&value, values + i, sizeof value);
       values[i] = static_cast<float>(value);
+    }
+    const int64_t dim = g.qk_head_dim();
+    for (int64_t head = 0; kind == Act::q && d.bf16_queries() && head < rows.count * n / dim; ++head) {
+      std::vector<uint16_t> codes(static_cast<size_t>(dim));
+      std::memcpy(codes.data(), values + head * dim, static_cast<size_t>(2 * dim));
+      std::transform(codes.begin(), codes.end(), values + head * dim, bf16_to_float);
     }
     return;
   }

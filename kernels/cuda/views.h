@@ -15,6 +15,14 @@ namespace dsv::cuda {
 
 using Stream = void*;
 
+// Rows of values as f32; or as bf16, in `fast`: as packed_rows has it, but for queries.
+struct ValueRows {
+  const void* data = nullptr;
+  bool bf16 = false;
+  ValueRows() = default;
+  ValueRows(const void* rows, bool in_bf16 = false) : data(rows), bf16(in_bf16) {}
+};
+
 // Shared memory that a block can have on every GPU from sm_80 on.
 inline constexpr int64_t kPortableShared = 99 * 1024;
 

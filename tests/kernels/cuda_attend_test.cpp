@@ -12,6 +12,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/formats.h"
+#include "tests/kernels/draw.h"
 #include "tests/kernels/world.h"
 
 namespace dsv::cuda {
@@ -28,6 +29,7 @@ struct Case {
   std::vector<unsigned char> cache = std::vector<unsigned char>(kPages * kPageTokens * kAttendMmaRowBytes);
   std::vector<int32_t> position, sequence, pages, selected, n_selected;
   std::vector<float> q;
+  bool bf16_q = false;  // that is how they are read
   std::vector<uint16_t> q_abs;
 
   Case(int32_t rows_, int32_t heads_, int32_t topk_, int32_t context_, std::vector<int32_t> n_)
@@ -88,7 +90,8 @@ struct Case {
     }
     a.topk = topk;
     a.splits = splits;
-    a.q = q.data() + int64_t{first} * heads * kHeadDim;
+    const std::vector<float> from = bf16_q ? bf16_queries(q, kHeadDim) : q;
+    a.q = {from.data() + int64_t{first} * heads * kHeadDim, bf16_q};
     a.head_dim = kHeadDim;
     a.q_abs = q_abs.data() + int64_t{first} * heads * kRank;
     a.softmax_scale = 0.135f;
@@ -172,6 +175,9 @@ void check(Case c) {
   emulation::shared_limit = 227 * 1024;  // Hopper's
   same_rows(c.run(splits, 0, c.rows), split, 0);
   if (most <= kAttendMmaFold) same_rows(c.run(1, 0, c.rows), split, 0);
+  c.bf16_q = true;
+  same_rows(c.run(splits, 0, c.rows), split, 0);
+  c.bf16_q = false;
   set_descending(true);
   same_rows(c.run(splits, 0, c.rows), split, 0);
   set_descending(false);
@@ -197,6 +203,9 @@ void check_wgmma(Case c) {
   same_rows(c.run(1, 0, c.rows), split, 0);
   same_rows(c.run(1, 0, c.rows, Case::Form::codes), split, 0);
   same_rows(c.run(1, 0, c.rows, Case::Form::expanded), split, 0);
+  c.bf16_q = true;
+  same_rows(c.run(splits, 0, c.rows), split, 0);
+  same_rows(c.run(1, 0, c.rows), split, 0);
   set_descending(true);
   same_rows(c.run(1, 0, c.rows), split, 0);
   same_rows(c.run(splits, 0, c.rows, Case::Form::codes), split, 0);

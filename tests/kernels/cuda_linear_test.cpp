@@ -213,6 +213,34 @@ TEST(CudaLinear, Bf16OnHopperIsNear) {
   }
 }
 
+// A linear's outputs in bf16, in whole rows, or in parts with as much room behind each: its values, rounded.
+TEST(CudaLinear, OutputsInBf16) {
+  const HopperShared shared;
+  constexpr int64_t kOutputs = 480, kCols = 200;
+  const Matrix w(kOutputs, kCols, 1);
+  for (const int32_t rows : {65, 400}) {
+    const Packed in(draw(rows * kCols), rows, kCols, PackedForm::by_block);
+    for (const int64_t part : {int64_t{0}, int64_t{96}, kOutputs}) {
+      std::vector<float> y(static_cast<size_t>(rows * kOutputs), NAN);
+      TensorArgs args = linear_args(w.view, in.rows, rows);
+      args.y = y.data(), args.y_stride = kOutputs;
+      launch_tensor_fp8(args, nullptr);
+      std::vector<unsigned char> codes(4 * y.size(), 0xFF);
+      args.codes = {codes.data(), part ? 4 * kOutputs : packed_pitch(kOutputs, Rounding::bf16)};
+      args.codes.part = part;
+      launch_tensor_fp8(args, nullptr);
+      for (int64_t i = 0; i < rows * kOutputs; ++i) {
+        const int64_t r = i / kOutputs, o = i % kOutputs, gap = part ? o / part * part : 0;
+        const unsigned char* const at = &codes[static_cast<size_t>(r * args.codes.pitch + 2 * (o + gap))];
+        uint16_t code;
+        std::memcpy(&code, at, 2);
+        ASSERT_EQ(code, float_to_bf16(y[static_cast<size_t>(i)])) << r << ", " << o << ", parts of " << part;
+        for (int b = 0; part && b < 2; ++b) ASSERT_EQ(at[2 * part + b], 0xFF) << r << ", behind " << o;
+      }
+    }
+  }
+}
+
 // Three experts, whose tiles begin anywhere.
 struct Experts {
   static constexpr int32_t kCount = 3, kCounts[kCount] = {67, 2, 129}, kPairs = 67 + 2 + 129;
@@ -358,6 +386,44 @@ void expect_fast_near(int32_t rows) {
     EXPECT_TRUE(differ) << "the other kernels ran";
   }
 }
+
+// Queries of the released geometry, which are bf16 in `fast` on Hopper.
+void check_queries(int32_t rows, int32_t heads) {
+  test::Setup setup = fast_setup(rows);
+  Geometry& g = setup.geometry;
+  g.hidden_size = 128, g.num_heads = heads;
+  g.q_lora_rank = 192, g.kv_lora_rank = 512, g.qk_nope_head_dim = 128, g.qk_rope_head_dim = 64;
+  g.v_head_dim = 128, g.n_routed_experts = 0;
+  g.index_n_heads = 8, g.index_head_dim = 128, g.index_topk = 40;
+  test::finish(g);
+  const test::World world(setup);
+  using Op = test::Rig::Op;
+  test::Rig same(world, cuda_ops(), "descending", 1), fast(world, cuda_ops(), "descending", 1);
+  cuda_device(fast.device()).options.fast = true;
+  ASSERT_TRUE(cuda_device(fast.device()).bf16_queries());
+  const std::vector<float> want = same.run(Op::attn_q, world.all()).act.at(Act::q),
+                           got = fast.run(Op::attn_q, world.all()).act.at(Act::q);
+  const int64_t dim = g.qk_head_dim(), nope = g.qk_nope_head_dim;
+  for (size_t i = 0; i < want.size(); i += 2) {
+    // Sums in another order may be rounded to bf16 elsewhere, by a step of 2^-7 at most; in a pair that is
+    // turned, either value before, and after.
+    const float x = std::fabs(want[i]), y = std::fabs(want[i + 1]);
+    const bool turned = static_cast<int64_t>(i) % dim >= nope;
+    ASSERT_NEAR(got[i], want[i], 0x1p-7f * (turned ? 2 * std::hypot(x, y) : x) + 0x1p-14f) << i;
+    ASSERT_NEAR(got[i + 1], want[i + 1], 0x1p-7f * (turned ? 2 * std::hypot(x, y) : y) + 0x1p-14f) << i;
+    ASSERT_EQ(got[i], round_bf16(got[i])) << i;
+  }
+  // Attention has the same bits.
+  for (const Op op : {Op::attend, Op::attend_all}) {
+    if (op == Op::attend_all && rows > kAbsorbManyRows) continue;
+    EXPECT_TRUE(fast.run(op, world.all()).act == same.run(op, world.all()).act) << rows << ", " << heads;
+  }
+}
+TEST(CudaLinear, QueriesInBf16) {
+  check_queries(130, 2);  // q_b's from FP8 sums of many rows
+  check_queries(5, 34);   // those of few rows turned to bf16; attention's own kernels for Hopper
+}
+
 // A norm of many rows writes codes only once all its readers have asked for them; f32 comes back for who
 // reads that.
 TEST(CudaLinear, NormsOfManyRowsLeaveCodes) {

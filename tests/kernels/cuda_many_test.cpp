@@ -43,6 +43,28 @@ void check_pack(int32_t rows, int64_t cols, Rounding rounding, bool power_of_two
   }
 }
 
+// Queries that end in bf16 have the bits of those that end as f32.
+TEST(CudaMany, RopeOfQueries) {
+  constexpr int32_t kRows = 5, kHeads = 7;
+  constexpr int64_t kHeadDim = 192, kRope = 64;
+  const std::vector<float> cosines = draw(kRows * kRope / 2, 21), sines = draw(kRows * kRope / 2, 22);
+  const auto run = [&](std::vector<float> q, QueryForm form) {
+    launch_rope_query({kRows, kHeads, kHeadDim, kRope, cosines.data(), sines.data(), true, q.data(), form},
+                      nullptr);
+    return q;
+  };
+  const auto same = [&](const std::vector<float>& got, const std::vector<float>& want) {
+    const std::vector<float> codes = bf16_queries(want, kHeadDim);
+    for (size_t head = 0; head < want.size(); head += kHeadDim) {
+      ASSERT_EQ(std::memcmp(&got[head], &codes[head], 2 * kHeadDim), 0) << head / kHeadDim;
+    }
+  };
+  std::vector<float> q = draw(kRows * kHeads * kHeadDim, 23);
+  same(run(q, QueryForm::f32_to_bf16), run(q, QueryForm::f32));
+  for (float& x : q) x = round_bf16(x);
+  same(run(bf16_queries(q, kHeadDim), QueryForm::bf16), run(q, QueryForm::f32));
+}
+
 TEST(CudaMany, PackedRows) {
   check_pack(1101, 2000, Rounding::e4m3, true);
   check_pack(5500, 330, Rounding::e4m3, false);  // partial blocks, not by fours
@@ -163,17 +185,20 @@ void check_absorb(int32_t heads, int32_t rows) {
   std::vector<float> q = draw(rows * heads * kHeadDim, 13);
   for (float& x : q) x = round_bf16(x);
   const WeightView w = {weight.data(), scale.data(), heads * kPerHead, kRank, kRank, 4, Dtype::f8_e4m3};
-  const auto run = [&](auto launch_it) {
+  const std::vector<float> bf16 = bf16_queries(q, kHeadDim);
+  const auto run = [&](auto launch_it, const ValueRows& from) {
     std::vector<uint16_t> out = unset<uint16_t>(rows * heads * kRank);
-    const AbsorbArgs a = {rows, heads, w, kPerHead, 128, kHeadDim, q.data(), true, true, out.data()};
+    const AbsorbArgs a = {rows, heads, w, kPerHead, 128, kHeadDim, from, true, true, out.data()};
     EXPECT_TRUE(takes_absorb_many(a));
     launch_it(a, nullptr);
     return out;
   };
-  const std::vector<uint16_t> few = run(launch_absorb);
-  EXPECT_TRUE(run(launch_absorb_many) == few) << heads << " heads, " << rows << " rows";
+  const std::vector<uint16_t> few = run(launch_absorb, q.data());
+  EXPECT_TRUE(run(launch_absorb, {bf16.data(), true}) == few) << heads << " heads, " << rows << " rows";
+  EXPECT_TRUE(run(launch_absorb_many, q.data()) == few) << heads << " heads, " << rows << " rows";
   emulation::shared_limit = 227 * 1024;
-  EXPECT_TRUE(run(launch_absorb_wgmma) == few) << heads << " heads, " << rows << " rows";
+  EXPECT_TRUE(run(launch_absorb_wgmma, q.data()) == few) << heads << " heads, " << rows << " rows";
+  EXPECT_TRUE(run(launch_absorb_wgmma, {bf16.data(), true}) == few) << heads << " heads, " << rows << " rows";
   emulation::shared_limit = kPortableShared;
 }
 

@@ -1,6 +1,7 @@
 // Operands of the tests of single CUDA launches: normal values from a seed, and memory nobody has written.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -27,6 +28,17 @@ inline std::vector<uint16_t> draw_bf16(int64_t n, unsigned seed) {
 inline std::vector<unsigned char> draw_e4m3(int64_t n, unsigned seed) {
   std::vector<unsigned char> out;
   for (const float x : draw(n, seed)) out.push_back(static_cast<unsigned char>(float_to_e4m3(x)));
+  return out;
+}
+
+// Queries on the bf16 grid as AbsorbArgs has them in bf16; nobody has written what is beside them.
+inline std::vector<float> bf16_queries(const std::vector<float>& q, int64_t head_dim) {
+  std::vector<float> out(q.size(), NAN);
+  for (size_t i = 0; i < q.size(); ++i) {
+    const uint16_t code = float_to_bf16(q[i]);
+    const size_t dim = static_cast<size_t>(head_dim), head = i / dim * dim;
+    std::memcpy(reinterpret_cast<unsigned char*>(&out[head]) + 2 * (i - head), &code, sizeof code);
+  }
   return out;
 }
 

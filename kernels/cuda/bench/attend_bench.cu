@@ -33,7 +33,7 @@ __global__ void reference_kernel(AttendRowsArgs a, float* out, float* size) {
     return e4m3_to_float(row[j]) * *reinterpret_cast<const float*>(row + kRank + j / 128 * 4);
   };
   const auto* q_abs = static_cast<const uint16_t*>(a.q_abs) + at * kRank;
-  const float* q = a.q + (at + 1) * a.head_dim - kRope;
+  const float* q = static_cast<const float*>(a.q.data) + (at + 1) * a.head_dim - kRope;
   for (int32_t i = threadIdx.x; i < n; i += blockDim.x) {
     const unsigned char* row = row_of(i);
     double sum = 0;
@@ -126,6 +126,10 @@ void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads
       const int32_t forms = most <= kAttendMmaFold ? 1 : splits;
       report(same(run(launch, b.args(forms, all, kPortableShared)), split, split.size()),
              which + "the portable form differs in bits");
+      const Memory<float> codes = bf16_queries(b.q);
+      AttendRowsArgs from_bf16 = b.args(splits, all);
+      from_bf16.q = {codes.get(), true};
+      report(same(run(launch, from_bf16), split, split.size()), which + "queries in bf16 differ in bits");
     }
   }
   std::printf("  %-48s error %.3f, mma %.3f of the limit\n", name.c_str(), errors[0], errors[1]);
@@ -157,6 +161,9 @@ void check_expanded(const Memory<unsigned char>& cache, int32_t rows, int32_t he
   launch_expand({context, args.step.page_table, args.cache, expanded.get()}, nullptr);
   args.expanded = expanded.get();
   run("expanded");
+  const Memory<float> q = bf16_queries(b.q);
+  args.q = {q.get(), true};
+  run("expanded, queries in bf16");
 }
 
 __global__ void absorb_reference(AbsorbArgs a, float* out) {
@@ -165,7 +172,7 @@ __global__ void absorb_reference(AbsorbArgs a, float* out) {
   double sum = 0;
   for (int64_t i = 0; i < a.nope; ++i) {
     sum += static_cast<double>(weight_at(a.weight, h * a.group_rows + i, j)) *
-           a.q[(r * a.heads + h) * a.head_dim + i];
+           static_cast<const float*>(a.q.data)[(r * a.heads + h) * a.head_dim + i];
   }
   out[(r * a.heads + h) * kRank + j] = static_cast<float>(sum);
 }

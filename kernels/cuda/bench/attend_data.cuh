@@ -5,8 +5,10 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -203,6 +205,18 @@ struct Batch {
             shared_limit};
   }
 };
+
+// The same queries as AttendRowsArgs has them in bf16.
+Memory<float> bf16_queries(const Memory<float>& q) {
+  const std::vector<float> values = q.host();
+  std::vector<float> out(values.size(), NAN);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint16_t code = float_to_bf16(values[i]);
+    std::memcpy(reinterpret_cast<unsigned char*>(&out[i / kHeadDim * kHeadDim]) + 2 * (i % kHeadDim), &code,
+                2);
+  }
+  return Memory<float>(out);
+}
 
 // Random kv_b of a layer, FP8 or bf16.
 struct KvB {

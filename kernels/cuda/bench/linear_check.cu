@@ -276,20 +276,28 @@ void check_heads(int32_t rows) {
   const int64_t n_q = int64_t{rows} * kHeads * 192, n_abs = int64_t{rows} * kHeads * Values::kRank,
                 width = kHeads * Values::kOut;
   std::vector<float> queries;
-  for (const uint16_t code : q.codes.to_host<uint16_t>(n_q)) queries.push_back(bf16_to_float(code));
-  Memory q_values(4 * n_q), q_abs(2 * n_abs), y(4 * rows * width);
+  std::vector<uint16_t> places(static_cast<size_t>(2 * n_q), 0xFFFF);  // bf16, in the first half of a head's
+  for (const uint16_t code : q.codes.to_host<uint16_t>(n_q)) {
+    const size_t i = queries.size();
+    places[i / 192 * 2 * 192 + i % 192] = code;
+    queries.push_back(bf16_to_float(code));
+  }
+  Memory q_values(4 * n_q), q_codes(4 * n_q), q_abs(2 * n_abs), y(4 * rows * width);
   q_values.from_host(queries);
+  q_codes.from_host(places);
   const std::string name = " of " + std::to_string(rows) + " rows";
-  const auto absorb = [&](auto launch_it) {
+  const ValueRows f32 = q_values.at, bf16 = {q_codes.at, true};
+  const auto absorb = [&](auto launch_it, const ValueRows& from) {
     check_cuda(cudaMemset(q_abs.at, 0xFF, 2 * n_abs));
-    launch_it(AbsorbArgs{rows, kHeads, values.w.view, Values::kHead, 128, 192, q_values.as<float>(), true,
-                         true, q_abs.at},
+    launch_it(AbsorbArgs{rows, kHeads, values.w.view, Values::kHead, 128, 192, from, true, true, q_abs.at},
               nullptr);
     return q_abs.to_host<uint16_t>(n_abs);
   };
-  const std::vector<uint16_t> few = absorb(launch_absorb);
-  report(absorb(launch_absorb_many) == few, "absorb_many" + name, 0);
-  report(absorb(launch_absorb_wgmma) == few, "absorb_wgmma" + name, 0);
+  const std::vector<uint16_t> few = absorb(launch_absorb, f32);
+  report(absorb(launch_absorb, bf16) == few, "absorb, q in bf16" + name, 0);
+  report(absorb(launch_absorb_many, f32) == few, "absorb_many" + name, 0);
+  report(absorb(launch_absorb_wgmma, f32) == few, "absorb_wgmma" + name, 0);
+  report(absorb(launch_absorb_wgmma, bf16) == few, "absorb_wgmma, q in bf16" + name, 0);
   launch_tensor(values.args(x.rows, rows, 64, y.as<float>()), nullptr);
   const std::vector<float> expected = y.to_host<float>(rows * width);
   check_cuda(cudaMemset(y.at, 0xFF, 4 * rows * width));

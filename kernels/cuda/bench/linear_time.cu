@@ -36,6 +36,9 @@ void time_linear(const bench::Timer& timer, Dtype dtype, const char* name, int64
     TensorArgs fast = linear_args(w.view, by_block.rows, rows, kFp8Rows, y.as<float>());
     fast.fp8_sums = true;
     time(" fast", [&] { launch_tensor(fast, nullptr); });
+    if (few_for_fp8(false, rows)) continue;
+    fast.codes = {y.as<unsigned char>(), packed_pitch(outputs, Rounding::bf16)};
+    time(" fast, in bf16", [&] { launch_tensor(fast, nullptr); });
   }
 }
 
@@ -162,14 +165,18 @@ void time_linears(const bench::Timer& timer, int32_t rows) {
     bench::row(timer, "W_v, 128 heads", rows,
                timer.median_us([&] { (many ? launch_heads_wgmma : launch_tensor)(args, nullptr); }), bytes,
                flop);
-    const AbsorbArgs absorb = {rows, 128,           values.w.view, Values::kHead, 128,
-                               192,  q.as<float>(), true,          true,          q_abs.at};
-    bench::row(timer, "W_k^T q, 128 heads", rows, timer.median_us([&] {
-      (!takes_absorb_many(absorb) ? launch_absorb
-       : wgmma_works()            ? launch_absorb_wgmma
-                                  : launch_absorb_many)(absorb, nullptr);
-    }),
-               bytes, flop);
+    for (const bool bf16_q : {false, true}) {
+      if (bf16_q && !wgmma_works()) break;
+      const AbsorbArgs absorb = {rows,           128,  values.w.view, Values::kHead, 128, 192,
+                                 {q.at, bf16_q}, true, true,          q_abs.at};
+      const char* const what = bf16_q ? "W_k^T q, 128 heads, q in bf16" : "W_k^T q, 128 heads";
+      bench::row(timer, what, rows, timer.median_us([&] {
+        (!takes_absorb_many(absorb) ? launch_absorb
+         : wgmma_works()            ? launch_absorb_wgmma
+                                    : launch_absorb_many)(absorb, nullptr);
+      }),
+                 bytes, flop);
+    }
   }
   time_experts(timer);
   for (const int32_t rows : {1, 64, 4096}) {
