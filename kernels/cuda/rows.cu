@@ -38,11 +38,10 @@ __global__ void embed_kernel(EmbedRowsArgs a) {
 
 // A block a row. A warp takes groups of 128 values, up to kKept of them from memory once and all loads in
 // flight together, as few rows wait for memory and for nothing else; what is longer is read twice.
-constexpr int kNormWarps = 32, kKept = 2;
+constexpr int kKept = kNormRounds;
 
 // Few rows have clusters of blocks each on Hopper, which load and store four times as fast as one.
 constexpr int kNormBlocks = 4, kNormFewRows = 8;
-constexpr int kNormManyRows = 1024;  // .. and many have two blocks a processor
 #if defined(DSV_CUDA_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
 #define DSV_NORM_CLUSTERS 1
 #endif
@@ -67,8 +66,7 @@ __device__ __forceinline__ float row_sum(float value, float* shared) {
   }
 }
 
-// kLean: in 32 registers, so that two rows' blocks share a processor and one loads while the other stores.
-template <int kBlocks, bool kLean>
+template <int kBlocks>
 __device__ __forceinline__ void norm_row(const NormArgs& a) {
   auto* shared = reinterpret_cast<float*>(shared_memory());
   const int own_warps = static_cast<int>(blockDim.x) / kWarp, warps = kBlocks * own_warps,
@@ -101,7 +99,7 @@ __device__ __forceinline__ void norm_row(const NormArgs& a) {
   float kept[kKept][kPerLane] = {}, weight[kKept][kPerLane] = {}, more[kKept][kPerLane] = {}, squares = 0;
 #pragma unroll
   for (int k = 0; k < kKept; ++k) {
-    if (!kLean && warp + k * warps < groups) load(a.weight, warp + k * warps, weight[k]);
+    if (warp + k * warps < groups) load(a.weight, warp + k * warps, weight[k]);
   }
   wait_for_last();
   const int64_t r = blockIdx.x / kBlocks, from = a.row ? a.row[r] : r;
@@ -147,7 +145,6 @@ __device__ __forceinline__ void norm_row(const NormArgs& a) {
 #pragma unroll
   for (int k = 0; k < kKept; ++k) {
     if (warp + k * warps >= groups) continue;
-    if (kLean) load(a.weight, warp + k * warps, weight[k]);
     put(warp + k * warps, kept[k], weight[k]);
   }
   for (int64_t group = warp + kKept * warps; group < groups; group += warps) {
@@ -159,11 +156,10 @@ __device__ __forceinline__ void norm_row(const NormArgs& a) {
   }
 }
 
-__global__ void norm_kernel(NormArgs a) { norm_row<1, false>(a); }
-__global__ void __launch_bounds__(kMostThreads, 2) norm_many_kernel(NormArgs a) { norm_row<1, true>(a); }
+__global__ void norm_kernel(NormArgs a) { norm_row<1>(a); }
 __global__ void norm_cluster_kernel([[maybe_unused]] NormArgs a) {
 #ifdef DSV_NORM_CLUSTERS
-  norm_row<kNormBlocks, false>(a);
+  norm_row<kNormBlocks>(a);
 #endif
 }
 
@@ -366,15 +362,13 @@ void launch_embed(const EmbedRowsArgs& a, Stream stream) {
   launch(embed_kernel, {a.rows, 1, 1, true}, threads_for(a.table.cols, kMostThreads), 0, stream, a);
 }
 void launch_norm(const NormArgs& a, Stream stream) {
-  const int64_t groups = (a.n + kQuantBlock - 1) / kQuantBlock,
-                rounds = (groups + kNormWarps - 1) / kNormWarps;
-  const int warps = static_cast<int>((groups + rounds - 1) / rounds);
+  const int warps = NormShape(a.n).warps;
   if (on_hopper() && a.rows <= kNormFewRows && warps % kNormBlocks == 0) {
     return launch(norm_cluster_kernel, {a.rows * kNormBlocks, 1, 1, true, kNormBlocks},
                   warps / kNormBlocks * kWarp, kNormWarps * 4, stream, a);
   }
-  launch(a.rows >= kNormManyRows ? norm_many_kernel : norm_kernel, {a.rows, 1, 1, true}, warps * kWarp,
-         kNormWarps * 4, stream, a);
+  if (takes_norm_many(a)) return launch_norm_many(a, stream);
+  launch(norm_kernel, {a.rows, 1, 1, true}, warps * kWarp, kNormWarps * 4, stream, a);
 }
 void launch_pack(const PackArgs& a, Stream stream) {
   const int64_t groups = a.rows * ((a.cols + kQuantBlock - 1) / kQuantBlock);

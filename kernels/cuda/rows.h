@@ -57,6 +57,21 @@ struct NormArgs {  // x' = x + delta; out = x' / sqrt(mean(x'^2) + eps) * weight
   bool power_of_two = false;
 };
 void launch_norm(const NormArgs&, Stream);
+// The groups of 128 values of a norm's row: each warp has `rounds` of them, `warps` apart, and adds them up
+// before the warps' sums are. The kernels keep up to kNormRounds of a warp's in registers.
+inline constexpr int kNormWarps = 32, kNormRounds = 2;
+struct NormShape {
+  int64_t groups, rounds;
+  int warps;
+  explicit constexpr NormShape(int64_t n)
+      : groups((n + 127) / 128),
+        rounds((groups + kNormWarps - 1) / kNormWarps),
+        warps(static_cast<int>((groups + rounds - 1) / rounds)) {}
+};
+// norm_many.cu: the same bits sooner, for many rows in whole fours.
+inline constexpr int32_t kNormManyRows = 1024;
+bool takes_norm_many(const NormArgs&);
+void launch_norm_many(const NormArgs&, Stream);
 
 struct UnpackArgs {  // x[r] = the values of bf16 codes, as packed_rows has them
   int32_t rows;

@@ -107,7 +107,15 @@ void check_norm(int32_t rows, int64_t n) {
 }
 
 TEST(CudaMany, Norms) {
-  for (const int64_t n : {330, 1536, 7168, 9000}) check_norm(1024, n);
+  for (const bool hopper : {false, true}) {  // one row on its way, or two
+    emulation::hopper = hopper;
+    emulation::shared_limit = hopper ? 227 * 1024 : kPortableShared;
+    emulation::set_descending(hopper);
+    for (const int64_t n : {330, 1536, 7168, 9000}) check_norm(hopper ? 1100 : 1024, n);
+  }
+  emulation::hopper = false;
+  emulation::shared_limit = kPortableShared;
+  emulation::set_descending(false);
 }
 
 // W_v by blocks that keep a head's weights, and by tiles of few rows.
