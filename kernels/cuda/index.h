@@ -1,5 +1,5 @@
-// The indexer: scores (index.cu, index_mma.cu, index_wgmma.cu) and their top-k (topk.cu, topk_plain.cu,
-// topk_hopper.cu).
+// The indexer: scores (index.cu, index_mma.cu, index_wgmma.cu, index_pages.cu) and their top-k (topk.cu,
+// topk_plain.cu, topk_hopper.cu, topk_rows.cu).
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,9 @@ void launch_top_k_portable(const TopKArgs&, Stream);
 void launch_top_k_plain(const TopKArgs&, Stream);  // any length, slow
 bool takes_top_k_short(const TopKArgs&);           // topk_hopper.cu: a row in a block's registers
 void launch_top_k_short(const TopKArgs&, Stream);
-bool takes_top_k_hopper(const TopKArgs&);  // .. and few long rows have clusters of blocks each
+bool takes_top_k_rows(const TopKArgs&);  // topk_rows.cu: .. while the next one is brought
+void launch_top_k_rows(const TopKArgs&, Stream);
+bool takes_top_k_hopper(const TopKArgs&);  // topk_hopper.cu: few long rows have clusters of blocks each
 void launch_top_k_hopper(const TopKArgs&, Stream);
 void launch_top_k_blocks(const TopKArgs&, int32_t blocks, Stream);  // of the same, 1, 2, 4 or 8 a row
 int64_t top_k_scratch_bytes(int64_t longest);

@@ -370,6 +370,7 @@ int64_t top_k_scratch_bytes(int64_t longest) {
 }
 
 void launch_top_k(const TopKArgs& a, Stream stream) {
+  if (takes_top_k_rows(a)) return launch_top_k_rows(a, stream);
   if (takes_top_k_short(a)) return launch_top_k_short(a, stream);
   takes_top_k_hopper(a) ? launch_top_k_hopper(a, stream) : launch_top_k_portable(a, stream);
 }

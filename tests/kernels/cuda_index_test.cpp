@@ -122,6 +122,8 @@ TEST(CudaIndex, HopperScoresAreThePlainOnes) {
     emulation::set_descending(false);
     compare({26, 64, 130, true}, path);
   }
+  Rows pairs(70, 12, 130);  // more of them than a warp counts for itself
+  EXPECT_EQ(pairs.run(IndexPath::fp8_sums, 2), pairs.run(IndexPath::fp8_sums, 1));
   compare({1, 12, 30000}, IndexPath::fp8_sums,
           false);  // more pages than a ring has, and a warp has numbers of
   emulation::shared_limit = kPortableShared;
@@ -159,13 +161,16 @@ float value(int pattern, int32_t i, std::mt19937& random) {
 }
 constexpr int kPatterns = 10;
 
-// blocks: of Hopper's that share a row; 0: the portable kernels.
-void check_top_k(int32_t visible, int32_t k, int pattern, bool split, int32_t blocks = 0) {
-  const int32_t rows = 2;
+// Rows of about so many positions. blocks: of Hopper's that share a row; 0: launch_top_k's choice.
+void check_top_k(int32_t visible, int32_t k, int pattern, bool split, int32_t blocks = 0, int32_t rows = 2) {
   const int64_t stride = (visible + 63) / 64 * 64;
   std::mt19937 random(static_cast<unsigned>(visible + pattern));
   std::vector<float> scores(static_cast<size_t>(rows * stride), std::nanf(""));
-  const std::vector<int32_t> position{visible - 1, std::max(visible - 2, 0)};
+  std::vector<int32_t> position;
+  for (int32_t r = 0; r < rows; ++r) {  // some rows see little, or no more than k
+    const int32_t sees = r % 5 == 2 ? std::min(visible, k) : r % 5 == 3 ? visible / 2 : visible - r % 5;
+    position.push_back(std::max(sees, 1) - 1);
+  }
   for (int32_t r = 0; r < rows; ++r) {
     for (int32_t i = 0; i <= position[static_cast<size_t>(r)]; ++i) {
       scores[static_cast<size_t>(r * stride + i)] = value(pattern, i, random);
@@ -217,6 +222,22 @@ TEST(CudaIndex, TopKOfShortRowsIsThatOfASort) {
     for (const int32_t visible : {2049, 4097, 8192}) check_top_k(visible, 2048, pattern, false);
   }
   emulation::set_descending(false);
+  emulation::hopper = false;
+}
+
+// More rows than blocks, of all sizes that a block is made for, and rows that alone are longer than the list.
+TEST(CudaIndex, TopKOfManyRowsIsThatOfASort) {
+  emulation::hopper = true;
+  emulation::shared_limit = 227 * 1024;
+  for (int pattern = 0; pattern < kPatterns; ++pattern) {
+    emulation::set_descending(pattern % 2 != 0);
+    for (const int32_t visible : {65, 4095}) check_top_k(visible, 64, pattern, false, 0, 11);
+    for (const int32_t visible : {2049, 8192, 9000}) check_top_k(visible, 2048, pattern, false, 0, 17);
+    check_top_k(16384, 2048, pattern, false, 0, 3);
+    for (const int32_t visible : {17001, 32768}) check_top_k(visible, 2048, pattern, false, 0, 6);
+  }
+  emulation::set_descending(false);
+  emulation::shared_limit = kPortableShared;
   emulation::hopper = false;
 }
 

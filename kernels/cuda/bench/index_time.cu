@@ -47,6 +47,7 @@ void time_top_k(const bench::Timer& timer, const char* what, int32_t rows, int32
                    n_selected.get(),
                    visible,
                    scratch.size() > 0 ? scratch.get() : nullptr};
+  report(what, "as is", timer.median_us([&] { launch_top_k(a, nullptr); }), floor_us, aim);
   report(what, "portable", timer.median_us([&] { launch_top_k_portable(a, nullptr); }), floor_us, aim);
   if (takes_top_k_hopper(a)) {
     report(what, "hopper", timer.median_us([&] { launch_top_k_hopper(a, nullptr); }), floor_us, aim);
@@ -85,6 +86,7 @@ void time_index(const bench::Timer& timer) {
                 static_cast<double>(deviation));
     time_top_k(timer, "top-2048 1 x 8K", 1, 8192, 10, mean, deviation);
     time_top_k(timer, "top-2048 1 x 32K", 1, 32768, 14, mean, deviation);
+    time_top_k(timer, "top-2048 64 x 32K", 64, 32768, 0, mean, deviation);
     time_top_k(timer, "top-2048 1 x 128K", 1, 131072, 17, mean, deviation);
     time_top_k(timer, "top-2048 8 x 128K", 8, 131072, 20, mean, deviation);
     time_top_k(timer, "top-2048 64 x 128K", 64, 131072, 50, mean, deviation);

@@ -114,6 +114,10 @@ inline float __uint_as_float(unsigned bits) {
 }
 inline int __float2int_rn(float x) { return static_cast<int>(std::lrintf(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+// The upper half of high : low, moved to the left.
+inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned by) {
+  return by % 32 == 0 ? high : high << by % 32 | low >> (32 - by % 32);
+}
 inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 
