@@ -204,10 +204,11 @@ __device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity)
   barrier_wait(shared_address(barrier), parity);
 }
 // One arrival for a warp whose lanes are all done.
-__device__ __forceinline__ void warp_arrive(uint64_t* barrier) {
+__device__ __forceinline__ void warp_arrive(uint32_t barrier) {
   __syncwarp();
-  if (threadIdx.x % kWarp == 0) barrier_arrive(shared_address(barrier));
+  if (threadIdx.x % kWarp == 0) barrier_arrive(barrier);
 }
+__device__ __forceinline__ void warp_arrive(uint64_t* barrier) { warp_arrive(shared_address(barrier)); }
 
 }  // namespace dsv::cuda::hopper
 #endif

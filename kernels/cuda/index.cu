@@ -2,8 +2,8 @@
 //
 // Bound of the scores: heads * dim multiply-adds a position; on FP32 units (67 TFLOP/s of an H100) 128K
 // positions of 64 x 128 take 32 us, the keys' 17 MB 6 us. This plain kernel reads both factors from shared
-// memory, so it is bound by that: about 8 times the former. The released geometry goes to index_mma.cu or
-// index_wgmma.cu.
+// memory, so it is bound by that: about 8 times the former. The released geometry goes to index_mma.cu, or to
+// index_wgmma.cu and index_pages.cu.
 #include "kernels/cuda/index_tensor.cuh"
 
 namespace dsv::cuda {
@@ -90,7 +90,9 @@ void launch_index_scores(const IndexScoresArgs& a, Stream stream) {
   if (a.path != IndexPath::plain && takes_mma(a)) {
     // wgmma's queries are read 16 bytes at a time.
     const bool hopper = a.path != IndexPath::portable && a.heads > 8 && a.q_stride % 16 == 0 && on_hopper();
-    return hopper ? launch_index_scores_wgmma(a, stream) : launch_index_scores_mma(a, stream);
+    if (!hopper) return launch_index_scores_mma(a, stream);
+    const int32_t together = a.rows_together < a.rows ? a.rows_together : a.rows;
+    return together <= 2 ? launch_index_scores_pages(a, stream) : launch_index_scores_wgmma(a, stream);
   }
   constexpr int64_t kFloats = kPageTokens * (kKeyValues + 1) + kHeadTile * kKeyValues + kParts * kPageTokens;
   launch(scores_kernel, {(a.longest + kPageTokens - 1) / kPageTokens, a.rows}, kScoreThreads, 4 * kFloats,

@@ -60,6 +60,7 @@ int64_t index_splits(int64_t tiles, int64_t most, int resident);
 
 bool takes_mma(const IndexScoresArgs&);
 void launch_index_scores_mma(const IndexScoresArgs&, Stream);
-void launch_index_scores_wgmma(const IndexScoresArgs&, Stream);
+void launch_index_scores_wgmma(const IndexScoresArgs&, Stream);  // many rows of a sequence
+void launch_index_scores_pages(const IndexScoresArgs&, Stream);  // one or two
 
 }  // namespace dsv::cuda

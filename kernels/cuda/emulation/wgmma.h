@@ -184,10 +184,11 @@ void wgmma_e4m3(float (&d)[kCount], uint64_t a, uint64_t b, int add) {
     }
   });
 }
-inline void wgmma_e4m3(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
-  issue(d, 32, add != 0, [b, a = Fragments(a)](float* to) {
+template <int kCount>
+void wgmma_e4m3(float (&d)[kCount], const uint32_t (&a)[4], uint64_t b, int add) {
+  issue(d, kCount, add != 0, [b, a = Fragments(a)](float* to) {
     a.check();
-    for (int i = 0; i < 32; ++i) {
+    for (int i = 0; i < kCount; ++i) {
       for (unsigned k = 0; k < 32; ++k) {
         to[i] += a.e4m3(accumulator_row(i), k) * swizzled_e4m3(b, accumulator_column(i), k);
       }
