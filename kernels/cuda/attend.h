@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/packed.h"
 #include "kernels/cuda/views.h"
 
 namespace dsv::cuda {
@@ -113,6 +114,38 @@ void launch_expand(const ExpandArgs&, Stream);
 inline constexpr int32_t kLeastExpandingRows = 128;
 inline constexpr int64_t kExpandedUses = 4;
 void launch_attend_expanded(const AttendRowsArgs&, Stream);
+// attend_heads.cu: a run of a sequence's rows, one position after another, that attend to all positions up to
+// their own, as multi-head attention of the released head (128 + 64, values of 128) over keys and values that
+// launch_head_keys makes. For kLeastHeadsRows rows or more it pays to make them; other bits.
+inline constexpr int32_t kLeastHeadsRows = 256;
+inline bool attend_heads(bool official, const Geometry& g) {
+  return attend_mma(official, g.kv_lora_rank, g.qk_rope_head_dim) && g.qk_nope_head_dim == 128 &&
+         g.v_head_dim == 128;
+}
+// Bytes of a position: of each head the key's 128 values and the value's, then the RoPE part, as bf16.
+inline constexpr int64_t head_keys_pitch(int64_t heads) { return 2 * (256 * heads + 64); }
+// .. and of all of them, with what kv_b reads behind.
+inline constexpr int64_t head_keys_bytes(int64_t positions, int64_t heads) {
+  return positions * head_keys_pitch(heads) + packed_bytes(positions, 512);
+}
+struct HeadKeysArgs {
+  int32_t positions, heads;  // positions of the sequence, from the first on
+  const int32_t* pages;      // of the sequence
+  CacheView cache;
+  WeightView kv_b;      // FP8
+  unsigned char* keys;  // out [positions, head_keys_pitch(heads)], in head_keys_bytes
+};
+void launch_head_keys(const HeadKeysArgs&, Stream);
+struct AttendHeadsArgs {
+  int32_t rows, heads;
+  int32_t first_position;  // of the first row
+  const void* q;           // [R, heads * 192], in bf16 as AbsorbArgs has it
+  const unsigned char* keys;
+  float softmax_scale;
+  float* y;        // out [R, heads * 128], rounded to bf16
+  CodesOut codes;  // or, if there is data: the codes of that, [R, heads * 128] in e4m3, scales powers of two
+};
+void launch_attend_heads(const AttendHeadsArgs&, Stream);
 int64_t attend_shared_bytes(int64_t rank, int64_t rope);
 
 }  // namespace dsv::cuda

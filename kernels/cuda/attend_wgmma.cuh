@@ -103,17 +103,6 @@ __device__ __forceinline__ void load_queries(const AttendRowsArgs& a, unsigned c
   }
 }
 
-// 2^x to 2 ulp, without subnormal results.
-__device__ __forceinline__ float exp2_fast(float x) {
-#ifdef DSV_CUDA_EMULATION
-  return exp2f(x);
-#else
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-#endif
-}
-
 // 2^x for x <= 0, or 2^-126.
 __device__ __forceinline__ float power_of_two(int32_t x) {
   return __uint_as_float(static_cast<uint32_t>(127 + (x > -126 ? x : -126)) << 23);

@@ -62,6 +62,19 @@ __device__ __forceinline__ uint32_t four_e4m3(const float (&value)[kPerLane], fl
   return four_e4m3(scaled);
 }
 
+// Of 64 neighbours of a row, as a product leaves them to four lanes, the codes from 16 t on: value[i] has
+// those from 16 i + 2 t and those from 16 i + 8 + 2 t on, two each. All lanes of the warp come here.
+__device__ __forceinline__ uint4 codes_of_sums(const float (&value)[4][kPerLane], float scale,
+                                               bool power_of_two) {
+  uint32_t word[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) word[i] = four_e4m3(value[i], scale, power_of_two);
+  transpose_fours(word);
+  const auto low = [&](int i) { return (word[i] & 0xFFFF) | word[i + 1] << 16; };
+  const auto high = [&](int i) { return word[i] >> 16 | (word[i + 1] & 0xFFFF0000u); };
+  return {low(0), low(2), high(0), high(2)};
+}
+
 __device__ __forceinline__ void put_e4m3(const CodeRows& to, int64_t r, int64_t group,
                                          const float (&value)[kPerLane], bool power_of_two) {
   const int lane = threadIdx.x % kWarp;

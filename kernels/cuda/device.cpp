@@ -68,7 +68,8 @@ Layout::Layout(const DeviceOptions& o) {
   page_stride = (o.max_context + kPageTokens - 1) / kPageTokens;
   attend_splits = attend_most_splits(o.max_context);
   // On tensor cores a block can take all of a row, and few rows need partial results.
-  const bool mma = attend_mma(o.precision == Precision::official, g.kv_lora_rank, g.qk_rope_head_dim);
+  const bool official = o.precision == Precision::official;
+  const bool mma = attend_mma(official, g.kv_lora_rank, g.qk_rope_head_dim);
   const int64_t q_abs_row = (mma ? 2 : 4) * g.num_heads * g.kv_lora_rank;
   const int64_t mixed_row = 4 * g.num_heads * padded(g.kv_lora_rank);
   const int64_t partial_row = 4 * g.num_heads * attend_splits * (g.kv_lora_rank + 2);
@@ -87,7 +88,6 @@ Layout::Layout(const DeviceOptions& o) {
   tile.coded = mma ? rows_in(int64_t{1} << 30, q_abs_row + codes_row, tile.rows) : tile.attend;
   tile.select = rows_in(int64_t{128} << 20, score_row, tile.rows);
 
-  const bool official = o.precision == Precision::official;
   for (int kind = 0; kind < static_cast<int>(Act::count); ++kind) {
     const auto act_kind = static_cast<Act>(kind);
     act_row[kind] = 4 * row_values(g, act_kind);
@@ -112,6 +112,10 @@ Layout::Layout(const DeviceOptions& o) {
     // After selection its scores' memory is attention's: room for the longest sequence's expanded latents.
     if (mma && g.num_heads > 32 && tile.rows >= kLeastExpandingRows) {
       scores = std::max(scores, int64_t{page_stride} * kPageTokens * kExpandedRowBytes);
+    }
+    // .. or for the keys and values of one that is not selected from.
+    if (o.fast && attend_heads(official, g) && tile.rows >= kLeastHeadsRows) {
+      scores = std::max(scores, head_keys_bytes(std::min<int64_t>(g.index_topk, o.max_context), g.num_heads));
     }
     top_k = top_k_scratch_bytes(int64_t{page_stride} * kPageTokens);
   }

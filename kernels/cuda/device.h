@@ -71,7 +71,7 @@ struct Layout {
   int64_t wide = 0;                  // [tile.rows, widest of: index_q, 2 D, splits of the router's experts]
   int64_t allowed = 0;               // [V] bits
   int64_t biases = 0, unbiased = 0;  // [V] TokenBias, pinned as well; [V] f32
-  int64_t scores = 0;                // of selection; then a sequence's expanded latents (attend)
+  int64_t scores = 0;                // of selection; then what attention makes of a sequence
   int64_t q_abs = 0, mixed = 0, mixed_codes = 0, partial = 0;
   int64_t top_k = 0;
   int64_t pair_row = 0, pair_of = 0, tiles = 0, n_tiles = 0, arrived = 0;
@@ -173,6 +173,8 @@ struct CudaDevice {
   // that was done.
   int32_t expanding_rows = kLeastExpandingRows;
   int64_t expanded_runs = 0;
+  int32_t heads_rows = kLeastHeadsRows;  // the same of attention by heads
+  int64_t heads_runs = 0;
   int32_t coding_rows = kHeadsLeastRows;  // rows of an op of which W_v may write codes only; tests lower it
   bool recording = false;
   Graph graph = nullptr;  // of the step, once there is one

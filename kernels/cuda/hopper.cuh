@@ -174,6 +174,10 @@ __device__ __forceinline__ void copy_bytes(uint32_t shared, const void* from, ui
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
+// Brings a line of 128 bytes to the L2 cache.
+__device__ __forceinline__ void prefetch_line(const void* at) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at) : "memory");
+}
 // Of `threads` threads that name the same barrier (1 to 15).
 __device__ __forceinline__ void named_barrier(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");

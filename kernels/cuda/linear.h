@@ -35,20 +35,6 @@ inline constexpr int tensor_splits(int64_t outputs, int64_t row_bytes) {
   return splits;
 }
 
-// Rows of codes that a kernel writes: e4m3 by block of SwiGLU's values and of heads, else bf16.
-struct CodesOut {
-  unsigned char* data = nullptr;  // [R, pitch]
-  int64_t pitch = 0;              // bytes
-  float* scale = nullptr;         // e4m3: [blocks, scale_cols]
-  int64_t scale_cols = 0;
-  int64_t part = 0;  // bf16: if not 0, so many neighbours, a multiple of 32, have as much room behind them
-};
-// .. those of `rows` from row `first` on.
-inline CodesOut codes_out(const PackedRows& rows, int64_t first = 0) {
-  return {const_cast<unsigned char*>(rows.data) + first * rows.pitch, rows.pitch,
-          rows.scale ? const_cast<float*>(rows.scale) + first : nullptr, rows.scale_cols};
-}
-
 enum class TensorKind : int32_t { linear, swiglu, down };
 enum class TensorFormat : int32_t { e4m3, bf16, mixed };  // mixed: FP8 weight, bf16 input
 struct LinearPart {                                       // y[r, o] = factor * W x_r

@@ -23,8 +23,8 @@
 // The end of a tile: a processor writes 32 bytes a cycle at most, and nothing multiplies meanwhile. 4096 rows
 // of 24576 x 1536 in tiles of 256 rows take 22,000 cycles a tile, of which 12 blocks' products are 12,300.
 // Tiles of 192 rows take 15,200 (products: 9,200): a third group of warps multiplies while one scales, but
-// they read more bytes for a product, so that long sums (7168 x 16384) are 7% slower. Both give the same
-// bits.
+// they read more bytes for a product, so that long sums (7168 x 16384) are 7% slower, and short ones faster
+// (2048 rows of 32768 x 512 in bf16: 95 us against 105). Both give the same bits.
 //
 // SwiGLU's output may be codes, its scales those of 128 neighbours, of which each of the cluster's two blocks
 // has half: a warp sends its rows' largest magnitudes to the same warp of the other block, and waits for
@@ -39,6 +39,7 @@ namespace {
 constexpr int kTileOutputs = 128;
 constexpr int kBlocks = 2;  // of threads with the same rows, a cluster
 [[maybe_unused]] constexpr int kTilesTogether = 8;
+constexpr int kShortSum = 4;  // blocks: tiles are written for longer than they are multiplied
 
 // What a warp is sent of its 16 rows: their maxima, in one of two places in turns, and a barrier for each.
 constexpr int kMaximaBytes = 16 * 4, kWarpMaxima = 2 * kMaximaBytes + 16;
@@ -61,7 +62,7 @@ struct FormOf {
   static constexpr int kStages = (kMostShared - 1024 - kMaxima) / (kStage + kScales + 16);
   static constexpr int kShared = 1024 + kStages * (kStage + kScales + 16) + kMaxima;
 };
-// Routed experts take the small one, other weights the one that leaves a processor less to do.
+// Routed experts and short sums take the small one, other weights the one that leaves a processor less to do.
 template <bool kSwiglu, bool kCodes>
 using LargeForm = FormOf<kSwiglu, kCodes, kFp8Rows / kMapRows, 2>;
 template <bool kSwiglu, bool kCodes>
@@ -145,15 +146,9 @@ __device__ __forceinline__ void store_swiglu_codes(const TensorArgs& a, const fl
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float scale = e4m3_scale(amax[r], a.power_of_two);
-    uint32_t word[4];  // two codes from output 16 i + 2 t on, and two from 8 later on
-#pragma unroll
-    for (int i = 0; i < 4; ++i) word[i] = four_e4m3(value[r][i], scale, a.power_of_two);
-    transpose_fours(word);
+    const uint4 codes = codes_of_sums(value[r], scale, a.power_of_two);
     if (!valid[r]) continue;
-    const auto low = [&](int i) { return (word[i] & 0xFFFF) | word[i + 1] << 16; };
-    const auto high = [&](int i) { return word[i] >> 16 | (word[i + 1] & 0xFFFF0000u); };
-    *reinterpret_cast<uint4*>(a.codes.data + (row + 8 * r) * a.codes.pitch + first_output + 16 * t) = {
-        low(0), low(2), high(0), high(2)};
+    *reinterpret_cast<uint4*>(a.codes.data + (row + 8 * r) * a.codes.pitch + first_output + 16 * t) = codes;
     if (t == 0 && first_output % kQuantBlock == 0)
       a.codes.scale[first_output / kQuantBlock * a.codes.scale_cols + row + 8 * r] = scale;
   }
@@ -340,8 +335,9 @@ template <bool kSwiglu, bool kCodes>
 void launch_kind(const TensorArgs& a, Stream stream) {
   using Large = LargeForm<kSwiglu, kCodes>;
   using Small = SmallForm<kSwiglu, kCodes>;
-  a.tiles || boxes_in_turn<Small>(a) <= boxes_in_turn<Large>(a) ? launch_form<Small>(a, stream)
-                                                                : launch_form<Large>(a, stream);
+  a.tiles || tensor_blocks(a.pitch) <= kShortSum || boxes_in_turn<Small>(a) <= boxes_in_turn<Large>(a)
+      ? launch_form<Small>(a, stream)
+      : launch_form<Large>(a, stream);
 }
 
 }  // namespace

@@ -37,6 +37,7 @@ inline uint32_t mul_f16(uint32_t a, uint32_t b) {
   return pack_f16(half(a, 0) * half(b, 0), half(a, 1) * half(b, 1));
 }
 
+inline float exp2_fast(float x) { return exp2f(x); }
 inline Pair unpack_f16(uint32_t word) {
   return {f16_to_float(static_cast<uint16_t>(word)), f16_to_float(static_cast<uint16_t>(word >> 16))};
 }
@@ -104,6 +105,12 @@ __device__ __forceinline__ uint32_t mul_f16(uint32_t a, uint32_t b) {
   return out;
 }
 
+// 2^x to 2 ulp, without subnormal results.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 __device__ __forceinline__ Pair unpack_f16(uint32_t word) {
   Pair out;
   asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"

@@ -22,6 +22,14 @@ AttendRowsArgs part_of(AttendRowsArgs a, int64_t first, int32_t count) {
   return a;
 }
 
+// Where the rows end, of those up to `end`, that are of one sequence with row `first`.
+int32_t run_end(const CudaDevice& d, int32_t first, int32_t end) {
+  const int32_t* const sequence = d.host_sequence.data();
+  return static_cast<int32_t>(std::find_if(sequence + first, sequence + end,
+                                           [&](int32_t other) { return other != sequence[first]; }) -
+                              sequence);
+}
+
 // A tile of an op's rows whose selected positions a block each goes through, on Hopper. Rows that see much of
 // one sequence have its latents expanded once, into what selection has its scores in: *expanded is the
 // sequence whose latents are there. A row's bits are the same either way.
@@ -33,10 +41,8 @@ void attend_whole(CudaDevice& d, const AttendRowsArgs& tile, RowRange op, int32_
     if (plain < until) launch_attend(part_of(tile, plain - first, until - plain), d.stream());
   };
   for (int32_t begin = first; begin < end;) {
-    const auto last = std::find_if(sequence + begin, sequence + end,
-                                   [&](int32_t other) { return other != sequence[begin]; });
-    const auto run_end = static_cast<int32_t>(last - sequence);
-    int32_t op_begin = begin, op_last = run_end;  // of the run, in the op
+    const int32_t after = run_end(d, begin, end);
+    int32_t op_begin = begin, op_last = after;  // of the run, in the op
     while (op_begin > op.first && sequence[op_begin - 1] == sequence[begin]) --op_begin;
     while (op_last < op_end && sequence[op_last] == sequence[begin]) ++op_last;
     const int32_t rows = op_last - op_begin, positions = d.longest(op_begin, rows);
@@ -52,14 +58,48 @@ void attend_whole(CudaDevice& d, const AttendRowsArgs& tile, RowRange op, int32_
                        tile.cache, memory},
                       d.stream());
       }
-      AttendRowsArgs run = part_of(tile, begin - first, run_end - begin);
+      AttendRowsArgs run = part_of(tile, begin - first, after - begin);
       run.expanded = memory;
       launch_attend(run, d.stream());
-      plain = run_end;
+      plain = after;
     }
-    begin = run_end;
+    begin = after;
   }
   launch_plain(end);
+}
+
+// Whether these rows of an op, all there are of their sequence, go to attend_heads.cu: each sees all
+// positions up to its own, and there are enough of them.
+bool takes_attend_heads(const CudaDevice& d, const AttendArgs& args, RowRange run, int32_t positions) {
+  const Geometry& g = d.geometry;
+  if (!d.bf16_queries() || !attend_heads(d.official(), g) || d.recording || !args.selected ||
+      run.count < d.heads_rows || positions > g.index_topk ||
+      cuda_weight(args.weights->kv_b).view.dtype != Dtype::f8_e4m3 ||
+      head_keys_bytes(positions, g.num_heads) > d.layout.scores) {
+    return false;
+  }
+  const int32_t* const position = d.host_position.data() + run.first;
+  for (int32_t r = 0; r < run.count && !d.preparing; ++r) {
+    if (position[r] != positions - run.count + r) return false;
+  }
+  return true;
+}
+
+// Values of those rows' heads. Keys and values of the sequence lie where selection has its scores.
+void attend_as_heads(CudaDevice& d, const AttendArgs& args, RowRange run, int32_t positions,
+                     const CodesOut& codes) {
+  const Geometry& g = d.geometry;
+  const StepView step = d.step(run.first);
+  auto* const keys = reinterpret_cast<unsigned char*>(d.scores);
+  const int64_t sequence = d.host_sequence[static_cast<size_t>(run.first)];
+  ++d.heads_runs;
+  launch_head_keys({positions, g.num_heads, step.page_table + sequence * step.page_stride,
+                    d.cache(args.layer), cuda_weight(args.weights->kv_b).view, keys},
+                   d.stream());
+  launch_attend_heads(
+      {run.count, g.num_heads, positions - run.count, d.row_of(Act::q, args.q, run.first), keys,
+       static_cast<float>(g.softmax_scale), d.row_of(Act::heads, args.heads, run.first), codes},
+      d.stream());
 }
 
 }  // namespace
@@ -149,7 +189,10 @@ void attend(Device* handle, const AttendArgs& args) {
     d.normed[0] = {CudaDevice::Normed::heads, d.row_of(Act::heads, args.heads, args.rows.first),
                    args.rows.count, InputForm{Rounding::e4m3, true, codes.form}, true};
   }
-  for_tiles(args.rows, at_once, [&](int32_t first, int32_t count) {
+  const auto codes_of = [&](int32_t first) {
+    return codes.data ? codes_out(codes, first - args.rows.first) : CodesOut{};
+  };
+  const auto attend_tile = [&](RowRange range, int32_t first, int32_t count) {
     AttendRowsArgs rows = rows_of(first, count);
     // `partial` is for tile.split rows of attend_mma, or seven times as many of attend_wgmma.
     if (whole && (count > 7 * d.tile.split || !attend_prefers_splits(rows))) rows.splits = 1;
@@ -161,14 +204,30 @@ void attend(Device* handle, const AttendArgs& args) {
     d.join();
     if (coded && count > kValuesFewRows) rows.codes = reinterpret_cast<uint16_t*>(d.mixed_codes);
     if (rows.codes && rows.splits == 1 && !d.recording) {
-      attend_whole(d, rows, args.rows, first, &expanded);
+      attend_whole(d, rows, range, first, &expanded);
     } else {
       launch_attend(rows, d.stream());
     }
     apply_values(d, args.weights->kv_b, count, rows.codes ? nullptr : d.mixed,
-                 d.row_of(Act::heads, args.heads, first),
-                 codes.data ? codes_out(codes, first - args.rows.first) : CodesOut{});
-  });
+                 d.row_of(Act::heads, args.heads, first), codes_of(first));
+  };
+  const int32_t end = args.rows.first + args.rows.count;
+  int32_t rest = args.rows.first;  // rows from here on have not been launched
+  const auto attend_rest = [&](int32_t until) {
+    const RowRange range = {rest, until - rest};
+    for_tiles(range, at_once, [&](int32_t first, int32_t count) { attend_tile(range, first, count); });
+  };
+  for (int32_t first = rest; first < end;) {
+    const RowRange run = {first, run_end(d, first, end) - first};
+    first += run.count;
+    const int32_t positions = d.longest(run.first, run.count);
+    if (!takes_attend_heads(d, args, run, positions)) continue;
+    attend_rest(run.first);
+    attend_as_heads(d, args, run, positions, codes_of(run.first));
+    rest = first;
+    expanded = -1;  // what was there
+  }
+  attend_rest(end);
 }
 
 }  // namespace dsv::cuda

@@ -52,4 +52,18 @@ inline PackedRows packed_rows(void* memory, int64_t rows, int64_t cols, Rounding
   return {data, pitch, reinterpret_cast<const float*>(data + rows * pitch), scale_cols, form};
 }
 
+// Rows of codes that a kernel writes: e4m3 by block of SwiGLU's values and of heads, else bf16.
+struct CodesOut {
+  unsigned char* data = nullptr;  // [R, pitch]
+  int64_t pitch = 0;              // bytes
+  float* scale = nullptr;         // e4m3: [blocks, scale_cols]
+  int64_t scale_cols = 0;
+  int64_t part = 0;  // bf16: if not 0, so many neighbours, a multiple of 32, have as much room behind them
+};
+// .. those of `rows` from row `first` on.
+inline CodesOut codes_out(const PackedRows& rows, int64_t first = 0) {
+  return {const_cast<unsigned char*>(rows.data) + first * rows.pitch, rows.pitch,
+          rows.scale ? const_cast<float*>(rows.scale) + first : nullptr, rows.scale_cols};
+}
+
 }  // namespace dsv::cuda

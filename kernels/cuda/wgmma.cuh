@@ -62,9 +62,10 @@ __device__ __forceinline__ uint32_t block_descriptor(const void* block) {
   return (shared_address(block) & 0x3FFFF) >> 4 | uint32_t{1024 >> 4} << 16;
 }
 inline constexpr uint32_t kDescriptorHigh = 1024 >> 4 | 1u << 30;
-// The same of a transposed B that goes on in the blocks behind: one for each 64 columns.
+// The same of a transposed B that goes on in the blocks behind, of so many rows: one for each 64 columns.
+template <int kBlockRows = 64>
 __device__ __forceinline__ uint32_t wide_descriptor(const void* block) {
-  return (shared_address(block) & 0x3FFFF) >> 4 | uint32_t{64 * 128 >> 4} << 16;
+  return (shared_address(block) & 0x3FFFF) >> 4 | uint32_t{kBlockRows * 128 >> 4} << 16;
 }
 // Both halves, of a K-major operand. 32 bytes of K further: 2 more.
 __device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t address) {
@@ -107,6 +108,16 @@ __device__ __forceinline__ void wgmma_shared(float (&d)[32], uint32_t a, uint32_
   }
 }
 
+// .. of bf16, 64 x 128 x 16.
+__device__ __forceinline__ void wgmma_shared(float (&d)[64], uint32_t a, uint32_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; .reg .b64 a, b; setp.ne.b32 p, %66, 0; mov.b64 a, {%64, %67}; mov.b64 b, {%65, "
+      "%67};\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" DSV_D64 "}, a, b, p, 1, 1, 0, 0; }"
+      : DSV_F64(d, 0)
+      : "r"(a), "r"(b), "r"(add), "n"(kDescriptorHigh));
+}
+
 // d += a b in f16: both from shared memory, b transposed (wide_descriptor), 64 x 2 kValues x 16.
 template <int kValues>
 __device__ __forceinline__ void wgmma_transposed(float (&d)[kValues], uint32_t a, uint32_t b) {
@@ -133,6 +144,17 @@ __device__ __forceinline__ void wgmma_transposed(float (&d)[kValues], uint32_t a
         : DSV_F8(d, 0), DSV_F8(d, 8)
         : "r"(a), "r"(b), "n"(kDescriptorHigh), "r"(1));
   }
+}
+
+// d = a b + (add ? d : 0) in bf16: 64 x 128 x 16, a in registers as mma.sync's, b transposed.
+__device__ __forceinline__ void wgmma_transposed(float (&d)[64], const uint32_t (&a)[4], uint32_t b,
+                                                 int add) {
+  asm volatile(
+      "{ .reg .pred p; .reg .b64 b; setp.ne.b32 p, %70, 0; mov.b64 b, {%68, %69};\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" DSV_D64
+      "}, {%64, %65, %66, %67}, b, p, 1, 1, 1; }"
+      : DSV_F64(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"(kDescriptorHigh), "r"(add));
 }
 
 // d = a b^T + (add ? d : 0): 64 x N x 16 of f16, N / 2 sums a thread, a in registers as mma.sync's.

@@ -249,6 +249,7 @@ Rig::Rig(const World& world, const OpTable& table, const char* target, int32_t t
   DeviceOptions options;
   options.geometry = &w_.g;
   options.precision = precision;
+  options.fast = w_.setup.fast;
   options.with_mtp = true;
   options.batch_rows = capacity();
   options.max_context = kMaxContext;

@@ -26,6 +26,7 @@ struct Setup {
   double magnitude = 1;  // of inputs that are normalised next
   uint64_t seed = 1;
   bool ties = false;  // repeated index keys and zero scores; equal experts
+  bool fast = false;  // the schedule
 
   friend void PrintTo(const Setup& setup, std::ostream* out) { *out << setup.name; }
 };

@@ -8,11 +8,11 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/bench/attend_data.cuh"
+#include "kernels/cuda/bench/attend_heads.cuh"
 #include "kernels/cuda/bench/record.h"
 #include "kernels/cuda/mma.cuh"
 
@@ -60,12 +60,6 @@ __global__ void reference_kernel(AttendRowsArgs a, float* out, float* size) {
     out[at * kRank + j] = static_cast<float>(sum);
     size[at * kRank + j] = static_cast<float>(absolute);
   }
-}
-
-int failures = 0;
-void report(bool good, const std::string& what) {
-  if (!good) ++failures;
-  if (!good) std::printf("FAILED: %s\n", what.c_str());
 }
 
 // A result is rounded to bf16, half a step (2^-9), after weights that are rounded to f16 (2^-11, once,
@@ -226,6 +220,7 @@ void run_checks() {
     check_expanded(cache, 5, heads, 4000, {2048});
     check_expanded(cache, 190, heads, 3999, {130, 2048, 1, 2047, 64, 700, 1985, 65, 128, 129});
   }
+  if (own_shared() >= kAttendWgmmaShared) check_by_heads(cache);
   for (const bool fp8 : {true, false}) {
     for (const int32_t rows : {1, 7, 17, 130}) check_absorb(rows, rows == 7 ? 4 : 128, fp8);
   }
@@ -233,33 +228,6 @@ void run_checks() {
 }
 
 // ---------------------------------------------------------------------------------- times
-
-class Timer {
- public:
-  Timer() : flush_(256 << 20) {
-    for (cudaEvent_t& e : events_) check(cudaEventCreate(&e), "cudaEventCreate");
-  }
-  // Median microseconds.
-  double time(const std::function<void()>& work, int runs = 25) {
-    std::vector<float> times;
-    for (int i = -2; i < runs; ++i) {
-      check(cudaMemsetAsync(flush_.get(), i, static_cast<size_t>(flush_.size())), "flush");
-      check(cudaEventRecord(events_[0]), "event");
-      work();
-      check(cudaEventRecord(events_[1]), "event");
-      finish("a timed launch");
-      float ms = 0;
-      check(cudaEventElapsedTime(&ms, events_[0], events_[1]), "event");
-      if (i >= 0) times.push_back(1000 * ms);
-    }
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
-  }
-
- private:
-  Memory<unsigned char> flush_;
-  cudaEvent_t events_[2];
-};
 
 __global__ void mma_rate_kernel(float* out, int times) {
   float c[8][4] = {};
@@ -351,6 +319,8 @@ void run_times() {
     prefill("prefill s_q 4096, s_kv 32K, 128 heads", 4096, 32768, 4045);
     prefill("prefill s_q 4096, s_kv 128K, 128 heads", 4096, 131072, 4467);
   }
+
+  if (own_shared() >= kAttendWgmmaShared) time_by_heads(cache, timer);
 
   std::printf("\n%-44s %9s %9s %9s %7s\n", "absorb, 128 heads, FP8", "us", "mma floor", "byte floor",
               "share");

@@ -9,7 +9,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "kernels/cuda/attend.h"
@@ -57,6 +59,39 @@ class Memory {
  private:
   T* data_ = nullptr;
   int64_t n_;
+};
+
+int failures = 0;
+void report(bool good, const std::string& what) {
+  if (!good) ++failures;
+  if (!good) std::printf("FAILED: %s\n", what.c_str());
+}
+
+class Timer {
+ public:
+  Timer() : flush_(256 << 20) {
+    for (cudaEvent_t& e : events_) check(cudaEventCreate(&e), "cudaEventCreate");
+  }
+  // Median microseconds.
+  double time(const std::function<void()>& work, int runs = 25) {
+    std::vector<float> times;
+    for (int i = -2; i < runs; ++i) {
+      check(cudaMemsetAsync(flush_.get(), i, static_cast<size_t>(flush_.size())), "flush");
+      check(cudaEventRecord(events_[0]), "event");
+      work();
+      check(cudaEventRecord(events_[1]), "event");
+      finish("a timed launch");
+      float ms = 0;
+      check(cudaEventElapsedTime(&ms, events_[0], events_[1]), "event");
+      if (i >= 0) times.push_back(1000 * ms);
+    }
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
+  }
+
+ private:
+  Memory<unsigned char> flush_;
+  cudaEvent_t events_[2];
 };
 
 // ---------------------------------------------------------------------------------- inputs

@@ -114,6 +114,8 @@ inline void copy_bytes(uint32_t shared, const void* from, uint32_t bytes, uint32
   copied(barrier_at(barrier), bytes);
 }
 
+inline void prefetch_line(const void*) {}
+
 template <int kRegisters>
 void more_registers() {}
 template <int kRegisters>

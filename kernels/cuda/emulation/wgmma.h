@@ -72,10 +72,14 @@ void keep(T (&)[kCount]) {}
 template <int kCount>
 void forget(float (&)[kCount]) {}
 
-// Descriptors: where the operand begins, in units of 16 bytes.
+// Descriptors: where the operand begins, in units of 16 bytes, and of a wide one how far apart its blocks
+// are.
 inline constexpr uint32_t kDescriptorHigh = 0;
 inline uint32_t block_descriptor(const void* block) { return shared_address(block) / 16; }
-inline uint32_t wide_descriptor(const void* block) { return shared_address(block) / 16; }
+template <int kBlockRows = 64>
+uint32_t wide_descriptor(const void* block) {
+  return shared_address(block) / 16 | uint32_t{kBlockRows * 128 / 16} << 16;
+}
 inline uint64_t swizzled_descriptor(uint32_t address) {
   if (address % 1024 != 0) std::abort();
   return address / 16;
@@ -132,10 +136,10 @@ struct Fragments {
   }
 };
 
-template <bool kBf16>
-void wgmma_shared(float (&d)[32], uint32_t a, uint32_t b, int add) {
-  issue(d, 32, add != 0, [=](float* to) {
-    for (int i = 0; i < 32; ++i) {
+template <bool kBf16, int kCount>
+void wgmma_blocks(float (&d)[kCount], uint32_t a, uint32_t b, int add) {
+  issue(d, kCount, add != 0, [=](float* to) {
+    for (int i = 0; i < kCount; ++i) {
       for (unsigned k = 0; k < 16; ++k) {
         to[i] += swizzled_value<kBf16>(a, accumulator_row(i), k) *
                  swizzled_value<kBf16>(b, accumulator_column(i), k);
@@ -143,14 +147,35 @@ void wgmma_shared(float (&d)[32], uint32_t a, uint32_t b, int add) {
     }
   });
 }
+template <bool kBf16>
+void wgmma_shared(float (&d)[32], uint32_t a, uint32_t b, int add) {
+  wgmma_blocks<kBf16>(d, a, b, add);
+}
+inline void wgmma_shared(float (&d)[64], uint32_t a, uint32_t b, int add) {
+  wgmma_blocks<true>(d, a, b, add);
+}
+// Value (k, column) of a wide operand.
+template <bool kBf16>
+float wide_value(uint32_t descriptor, unsigned k, unsigned column) {
+  return swizzled_value<kBf16>((descriptor & 0xFFFF) + column / 64 * (descriptor >> 16), k, column % 64);
+}
 // A K-major, and B whose rows are the k, in blocks of 64 columns.
 template <int kValues>
 void wgmma_transposed(float (&d)[kValues], uint32_t a, uint32_t b) {
   issue(d, kValues, true, [=](float* to) {
     for (int i = 0; i < kValues; ++i) {
-      const unsigned column = accumulator_column(i), block = b + column / 64 * (64 * 128 / 16);
       for (unsigned k = 0; k < 16; ++k) {
-        to[i] += swizzled_value(a, accumulator_row(i), k) * swizzled_value(block, k, column % 64);
+        to[i] += swizzled_value(a, accumulator_row(i), k) * wide_value<false>(b, k, accumulator_column(i));
+      }
+    }
+  });
+}
+inline void wgmma_transposed(float (&d)[64], const uint32_t (&a)[4], uint32_t b, int add) {
+  issue(d, 64, add != 0, [b, a = Fragments(a)](float* to) {
+    a.check();
+    for (int i = 0; i < 64; ++i) {
+      for (unsigned k = 0; k < 16; ++k) {
+        to[i] += a.value<true>(accumulator_row(i), k) * wide_value<true>(b, k, accumulator_column(i));
       }
     }
   });
