@@ -9,6 +9,7 @@ namespace dsv::cuda {
 #ifdef DSV_CUDA_EMULATION
 
 inline void copy_async(void* shared, const void* global) { memcpy(shared, global, 16); }
+inline void copy_async_8(void* shared, const void* global) { memcpy(shared, global, 8); }
 inline void copy_async_word(void* shared, const void* global) { memcpy(shared, global, 4); }
 inline void copy_async_16(void* shared, const void* global, bool valid) {
   const uint4 zero = {0, 0, 0, 0};
@@ -24,9 +25,15 @@ void copy_wait() {}
 
 #else
 
-// Sixteen bytes, or four.
+// Sixteen bytes, or eight, or four.
 __device__ __forceinline__ void copy_async(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(global)
+               : "memory");
+}
+__device__ __forceinline__ void copy_async_8(void* shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(
                    static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
                "l"(global)
                : "memory");

@@ -10,6 +10,7 @@
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/cache.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/rows.h"
 #include "kernels/cuda/runtime.h"
 
 namespace dsv::cuda {
@@ -118,6 +119,15 @@ struct CudaDevice {
   mutable NormedRows normed[2];
   mutable bool wanted[3][2] = {};      // of a kind, for a kind of weights
   mutable bool values_wanted = false;  // somebody reads h in neither
+  // The rows of Act::delta that an op has left in bf16, as packed_rows has it, from where their f32 would
+  // begin: for the norm that adds all of them. Whoever else reads or writes some restores f32
+  // (restore_delta).
+  struct Bf16Delta {
+    float* at = nullptr;
+    int32_t rows = 0;
+  };
+  mutable Bf16Delta bf16_delta;
+  int32_t bf16_delta_rows = kNormManyRows;  // at least (tests lower it)
   float* wide = nullptr;
   uint32_t* allowed = nullptr;
   int32_t first_allowed = -1;

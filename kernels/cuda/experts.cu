@@ -6,6 +6,7 @@
 // released model the bound is the bytes of 8 experts, 8 * 3 * 14.7 MB = 352 MB (117 us at 3 TB/s).
 #include "kernels/cuda/dot.cuh"
 #include "kernels/cuda/experts.h"
+#include "kernels/cuda/mma.cuh"
 
 namespace dsv::cuda {
 namespace {
@@ -193,7 +194,7 @@ __global__ void __launch_bounds__(kThreads) down_kernel(DownArgs a) {
 
 // A thread's neighbours of a row: 16 bytes of y. Bound: bytes, of which y's are k / (k + 2) or more; 4096
 // rows of 7168, k = 8: 1.17 GB, in bf16 0.65 GB (286 and 158 us at 4.1 TB/s).
-template <bool kBf16>
+template <bool kBf16, bool kBf16Delta>
 __global__ void __launch_bounds__(kThreads) mix_kernel(MixExpertsArgs a) {
   begin_early();
   constexpr int kValues = kBf16 ? 8 : 4;
@@ -240,6 +241,14 @@ __global__ void __launch_bounds__(kThreads) mix_kernel(MixExpertsArgs a) {
 #pragma unroll
     for (int j = 0; j < kValues; ++j) sum[j] += value[j];
   }
+  if constexpr (kBf16Delta) {
+    uint32_t words[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) words[j] = pack_bf16(sum[2 * j], sum[2 * j + 1]);
+    *reinterpret_cast<uint4*>(reinterpret_cast<unsigned char*>(a.delta) + r * pitch + 2 * first) = {
+        words[0], words[1], words[2], words[3]};
+    return;
+  }
   float* const out = a.delta + r * a.dim + first;
   if (aligned) {
 #pragma unroll
@@ -275,7 +284,9 @@ void launch_down(const DownArgs& a, Stream stream) {
 }
 void launch_mix_experts(const MixExpertsArgs& a, Stream stream) {
   const int64_t values = a.y.bf16 ? 8 : 4, threads = a.rows * ((a.dim + values - 1) / values);
-  launch(a.y.bf16 ? mix_kernel<true> : mix_kernel<false>,
+  launch(a.bf16_delta ? mix_kernel<true, true>
+         : a.y.bf16   ? mix_kernel<true, false>
+                      : mix_kernel<false, false>,
          {(threads + kThreads - 1) / kThreads, 1, 1, a.early}, kThreads, 0, stream, a);
 }
 

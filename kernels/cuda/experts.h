@@ -87,12 +87,13 @@ void launch_down(const DownArgs&, Stream);
 struct MixExpertsArgs {  // delta[r] = sum over i of weight[r, i] * y[pair_of[r, i]], in order, + shared[r]
   int32_t rows, k;
   int64_t dim;
-  ValueRows y;             // of pairs; in bf16 if `shared` is
-  const int32_t* pair_of;  // [R, k]
-  const float* weight;     // [R, k]
-  ValueRows shared;        // of R, or none
-  float* delta;            // out [R, D]
-  bool early = true;       // as TensorArgs has it
+  ValueRows y;              // of pairs; in bf16 if `shared` is
+  const int32_t* pair_of;   // [R, k]
+  const float* weight;      // [R, k]
+  ValueRows shared;         // of R, or none
+  float* delta;             // out [R, D]
+  bool early = true;        // as TensorArgs has it
+  bool bf16_delta = false;  // delta is bf16 as packed_rows has it; and y is
 };
 void launch_mix_experts(const MixExpertsArgs&, Stream);
 

@@ -78,6 +78,12 @@ class PackedInput {
   InputForm form_[2];  // what memory_ holds
 };
 
+// An op is about to give `rows` rows of delta, from `at` on: where in bf16, if it may, which holds for no
+// fewer rows than a tile's. leave_delta says that it has done so.
+CodesOut begin_delta(const CudaDevice& d, float* at, int32_t rows);
+inline void leave_delta(const CudaDevice& d, float* at, int32_t rows) { d.bf16_delta = {at, rows}; }
+void restore_delta(const CudaDevice& d);
+
 // Whether a recorded step chooses its positions beside the making of its queries: the indexer's launches need
 // the codes of h in bf16, and of q_latent in e4m3, until they are through.
 bool index_beside(const CudaDevice& d, const AttentionWeights& w, int32_t rows);

@@ -223,6 +223,28 @@ bool index_beside(const CudaDevice& d, const AttentionWeights& w, int32_t rows) 
          d.official() && fp8(w.q_a) && fp8(w.q_b) && fp8(w.wq_b) && !fp8(w.weights_proj);
 }
 
+CodesOut begin_delta(const CudaDevice& d, float* at, int32_t rows) {
+  if (d.bf16_delta.at == at && d.bf16_delta.rows <= rows) d.bf16_delta = {};
+  restore_delta(d);  // what is not written now
+  const int64_t n = d.geometry.hidden_size;
+  NormArgs next = {};
+  next.rows = rows, next.delta = {at, true};
+  next.n = next.x_stride = next.out_stride = next.delta_stride = n;
+  const bool may = d.official() && d.wgmma && d.fast() && rows >= d.bf16_delta_rows && rows <= d.tile.rows &&
+                   takes_norm_many(next);
+  return may ? codes_out(packed_rows(at, rows, n, Rounding::bf16)) : CodesOut{};
+}
+
+void restore_delta(const CudaDevice& d) {
+  const auto [at, rows] = d.bf16_delta;
+  if (rows == 0) return;
+  const int64_t n = d.geometry.hidden_size, words = rows * packed_pitch(n, Rounding::bf16) / 4;
+  launch_copy_words({words, reinterpret_cast<const int32_t*>(at), reinterpret_cast<int32_t*>(d.outer)},
+                    d.stream());
+  launch_unpack({rows, n, packed_rows(d.outer, rows, n, Rounding::bf16), at}, d.stream());
+  d.bf16_delta = {};
+}
+
 void embed(Device* device, const EmbedArgs& args) {
   const CudaDevice& d = cuda_device(device);
   const int32_t first = args.rows.first;
@@ -235,9 +257,11 @@ void add_norm(Device* device, const AddNormArgs& args) {
   const CudaDevice& d = cuda_device(device);
   const int64_t n = d.geometry.hidden_size;
   float* const x = d.row_of(Act::x, args.x, args.rows.first);
-  const float* delta = args.delta ? d.row_of(Act::delta, args.delta, args.rows.first) : nullptr;
+  ValueRows delta = args.delta ? d.row_of(Act::delta, args.delta, args.rows.first) : nullptr;
+  delta.bf16 = delta.data && d.bf16_delta.at == delta.data && d.bf16_delta.rows == args.rows.count;
+  if (delta.data && !delta.bf16) restore_delta(d);
   launch_packing_norm(d, CudaDevice::Normed::h,
-                      {args.rows.count, n, nullptr, x, n, delta, n, delta ? x : nullptr,
+                      {args.rows.count, n, nullptr, x, n, delta, n, delta.data ? x : nullptr,
                        cuda_weight(args.weight).vector, static_cast<float>(d.geometry.rms_norm_eps),
                        d.official(), d.row_of(Act::h, args.h, args.rows.first), n});
 }
@@ -336,9 +360,12 @@ void attn_q(Device* device, const AttnQArgs& args) {
 void attn_out(Device* device, const AttnOutArgs& args) {
   const CudaDevice& d = cuda_device(device);
   const int64_t cols = d.geometry.num_heads * d.geometry.v_head_dim;
+  const CodesOut codes = begin_delta(d, d.row_of(Act::delta, args.delta, args.rows.first), args.rows.count);
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput heads(d, d.row_of(Act::heads, args.heads, first), cols, cols, count);
-    heads.linear(args.weights->o, d.row_of(Act::delta, args.delta, first), d.geometry.hidden_size);
+    float* const delta = d.row_of(Act::delta, args.delta, first);
+    if (heads.linear(args.weights->o, delta, d.geometry.hidden_size, true, 1, d.stream(), codes))
+      leave_delta(d, delta, count);
   });
 }
 
@@ -366,6 +393,7 @@ void mtp_in(Device* handle, const MtpInArgs& args) {
 
 void logits(Device* handle, const LogitsArgs& args) {
   CudaDevice& d = cuda_device(handle);
+  if (args.delta) restore_delta(d);
   const int64_t n = d.geometry.hidden_size, vocab = d.geometry.vocab_size;
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     launch_norm(

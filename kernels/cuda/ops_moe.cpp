@@ -223,6 +223,8 @@ void experts(Device* handle, const ExpertsArgs& args) {
   const int64_t dim = g.hidden_size;
   const MoeWeights& w = *args.weights;
   const CudaDevice::FfnTable routed = routed_table(d, w);
+  const bool bf16_delta =
+      begin_delta(d, d.row_of(Act::delta, args.delta, args.rows.first), args.rows.count).data;
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), dim, dim, count);
     const Pairs pairs = routed_pairs(d, routed, count);
@@ -240,10 +242,12 @@ void experts(Device* handle, const ExpertsArgs& args) {
     d.grouped = {};
     const ValueRows y = run_ffn(d, routed, pairs, h, g.moe_intermediate_size, d.outer, bf16, main_place(d));
     const bool joined = d.join();
+    float* const delta = d.row_of(Act::delta, args.delta, first);
     launch_mix_experts({count, g.num_experts_per_tok, dim, y, d.pair_of,
-                        d.row_of(Act::expert_weight, args.expert_weight, first), shared_rows,
-                        d.row_of(Act::delta, args.delta, first), !joined},
+                        d.row_of(Act::expert_weight, args.expert_weight, first), shared_rows, delta, !joined,
+                        bf16_delta && y.bf16},
                        d.stream());
+    if (bf16_delta && y.bf16) leave_delta(d, delta, count);
   });
 }
 
@@ -251,10 +255,15 @@ void ffn(Device* handle, const FfnArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
   const CudaDevice::FfnTable table = table_of(d, args.weights, args.weights, 1);
+  const bool bf16_delta =
+      begin_delta(d, d.row_of(Act::delta, args.delta, args.rows.first), args.rows.count).data;
   for_tiles(args.rows, d.tile.rows, [&](int32_t first, int32_t count) {
     PackedInput h(d, d.row_of(Act::h, args.h, first), g.hidden_size, g.hidden_size, count);
-    run_ffn(d, table, cut(d, table, false, count, count, g.hidden_size), h, g.intermediate_size,
-            d.row_of(Act::delta, args.delta, first), false, main_place(d));
+    float* const delta = d.row_of(Act::delta, args.delta, first);
+    if (run_ffn(d, table, cut(d, table, false, count, count, g.hidden_size), h, g.intermediate_size, delta,
+                bf16_delta, main_place(d))
+            .bf16)
+      leave_delta(d, delta, count);
   });
 }
 

@@ -104,7 +104,8 @@ __device__ __forceinline__ void norm_row(const NormArgs& a) {
   wait_for_last();
   const int64_t r = blockIdx.x / kBlocks, from = a.row ? a.row[r] : r;
   const float* const x = a.x + from * a.x_stride;
-  const float* const delta = a.delta ? a.delta + from * a.delta_stride : nullptr;
+  const float* delta = static_cast<const float*>(a.delta.data);
+  if (delta) delta += from * a.delta_stride;
   const auto load_sum = [&](int64_t group, float(&to)[kPerLane], float(&second)[kPerLane]) {
     load(x, group, to);
     if (delta) load(delta, group, second);

@@ -43,7 +43,7 @@ struct NormArgs {  // x' = x + delta; out = x' / sqrt(mean(x'^2) + eps) * weight
   const int32_t* row;  // [R] row of x and delta to take; or null: the same
   const float* x;
   int64_t x_stride;
-  const float* delta;  // or null
+  ValueRows delta;  // or none. bf16: for launch_norm_many
   int64_t delta_stride;
   float* x_out;         // x' goes here; or null. May be x, out may be x.
   const float* weight;  // [n]

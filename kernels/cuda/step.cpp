@@ -175,6 +175,7 @@ void end_preparation(CudaDevice& d) {
   while (d.loaded_kernels < d.kernels.size()) d.runtime->load(d.kernels[d.loaded_kernels++]);
   for (CudaDevice::NormedRows& normed : d.normed) normed.x = nullptr;  // nothing has been computed
   d.grouped = {};
+  d.bf16_delta = {};
 }
 
 }  // namespace
@@ -201,6 +202,7 @@ StepPlan begin_step(Device* handle, const StepArgs& args) {
   drop_recording(d);
   d.graph = nullptr;
   d.recorded_longest = 0;
+  d.bf16_delta = {};
   StepPlan plan{args.rows, args.logit_rows, false};
   d.step_kind = {plan.rows, plan.logit_rows, 0, args.next_token != nullptr, args.sample != nullptr};
   if (args.rows == 0) return plan;

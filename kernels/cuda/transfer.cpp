@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/formats.h"
+#include "kernels/cuda/linear_ops.h"
 
 namespace dsv::cuda {
 namespace {
@@ -107,6 +108,7 @@ void store(Device* handle, Act kind, Buffer buffer, RowRange rows, const float* 
       d.official() && (kind == Act::h || kind == Act::q_latent || kind == Act::q || kind == Act::heads);
   for (CudaDevice::NormedRows& normed : d.normed) normed.x = nullptr;
   d.grouped = {};
+  if (kind == Act::delta) restore_delta(d);
   Upload upload(d, d.row_of(kind, buffer, rows.first));
   if (kind == Act::index_q && d.official()) {
     std::vector<unsigned char> row(static_cast<size_t>(d.layout.act_row[static_cast<int>(kind)]));
@@ -170,6 +172,7 @@ void fetch(Device* handle, Act kind, const void* buffer, RowRange rows, float* v
   const Geometry& g = d.geometry;
   const int64_t n = row_values(g, kind);
   if (n == 0) return;
+  if (kind == Act::delta) restore_delta(d);
   if (kind != Act::index_q || !d.official()) {
     d.download(values, d.row_of(kind, buffer, rows.first), rows.count * n * 4);
     for (int32_t r = 0; d.normed[0].only_codes && r < rows.count; ++r) {

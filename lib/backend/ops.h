@@ -117,7 +117,8 @@ struct DeviceOptions {
   // A row's result may depend on how many rows are computed with it; for the same batches it is the same.
   // Where many rows meet, products may be summed on FP8 tensor cores, attention may be over keys and values
   // of heads in bf16, and what an expert gives may be bf16 before it is weighted and added, as queries before
-  // they are turned, in the released model's own code. For tables that are faster so; others ignore it.
+  // they are turned and delta before it is added, in the released model's own code. For tables that are faster
+  // so; others ignore it.
   bool fast = false;
   int32_t stream_priority = 0;   // of a GPU's stream: lower goes first. What there is not becomes the nearest
   const char* target = nullptr;  // CPU: force an instruction set; null = best. CUDA: the GPU's number

@@ -454,6 +454,37 @@ TEST(CudaLinear, NormsOfManyRowsLeaveCodes) {
   EXPECT_FALSE(d.normed[0].only_codes || d.normed[1].only_codes);
 }
 
+// What many rows' ops leave in bf16 for the next norm are their f32 values, rounded; the norm adds them as it
+// adds f32, and who else reads them finds f32.
+TEST(CudaLinear, DeltaInBf16) {
+  const test::World world(fast_setup(130));
+  using Op = test::Rig::Op;
+  test::Rig rig(world, cuda_ops(), "descending", 1);
+  CudaDevice& d = cuda_device(rig.device());
+  d.options.fast = true;
+  for (const Op op : {Op::attn_out, Op::experts, Op::ffn}) {
+    SCOPED_TRACE(static_cast<int>(op));
+    d.bf16_delta_rows = 1000;
+    const std::vector<float> f32 = rig.run(op, world.all()).act.at(Act::delta);
+    EXPECT_EQ(d.bf16_delta.rows, 0);
+    d.bf16_delta_rows = 130;
+    const std::vector<float> bf16 = rig.run(op, world.all()).act.at(Act::delta);
+    for (size_t i = 0; i < f32.size(); ++i) ASSERT_EQ(bf16[i], round_bf16(f32[i])) << i;
+    const auto sums = rig.run(Op::add_norm, world.all(), {Op::add_norm, op}).act;
+    EXPECT_EQ(d.bf16_delta.rows, 130);
+    EXPECT_TRUE(rig.run(Op::add_norm, world.all(), {Op::add_norm, op, Op::logits}).act == sums);
+    EXPECT_EQ(d.bf16_delta.rows, 0) << "logits want f32";
+  }
+  // The first half's are restored when the second's are left.
+  test::RowSet halves = world.all();
+  halves.ranges = {{0, 65}, {65, 65}};
+  d.bf16_delta_rows = 1000;
+  const std::vector<float> f32 = rig.run(Op::experts, halves).act.at(Act::delta);
+  d.bf16_delta_rows = 65;
+  const std::vector<float> bf16 = rig.run(Op::experts, halves).act.at(Act::delta);
+  for (size_t i = 0; i < f32.size(); ++i) ASSERT_EQ(bf16[i], round_bf16(f32[i])) << i;
+}
+
 TEST(CudaLinear, FastIsNearAndRepeatable) {
   expect_fast_near(65);  // those for few rows
   expect_fast_near(129);
