@@ -40,6 +40,9 @@ __device__ __forceinline__ float2 load_shared_pair(uint32_t at) {
 __device__ __forceinline__ void store_shared(uint32_t at, float v) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
 }
+__device__ __forceinline__ void store_shared(uint32_t at, uint32_t v) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
+}
 
 // ------------------------------------------------------------------------------------- barriers
 
@@ -165,6 +168,17 @@ __device__ __forceinline__ void copy_box_to(uint32_t shared, const TensorMap* ma
       "[%1, {%2, %3}], [%4], %5;" ::"r"(shared),
       "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
       : "memory");
+}
+// A box of shared memory to the matrix, from (row, column) on, but for what lies outside.
+__device__ __forceinline__ void store_box(const TensorMap* map, int32_t column, int32_t row,
+                                          uint32_t shared) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+               "r"(column), "r"(row), "r"(shared)
+               : "memory");
+}
+// Until this thread's boxes have been read: others may come in their places.
+__device__ __forceinline__ void wait_for_stores() {
+  asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 // Consecutive bytes: multiples of 16, from and to multiples of 16.
 __device__ __forceinline__ void copy_bytes(uint32_t shared, const void* from, uint32_t bytes,

@@ -99,6 +99,10 @@ int wgmma_side_by_side(const TensorArgs&);  // the quickest
 // (pair_row is null), and FFNs with maps.
 inline constexpr int32_t kFp8Rows = 256, kFp8Pairs = 192;  // pairs: of routed experts
 void launch_tensor_fp8(const TensorArgs&, Stream);
+// .. of a linear, in the quickest of so many forms of tiles, all with the same bits (the first: as above).
+inline constexpr int kFp8Forms = 5;
+void launch_tensor_fp8_tiles(const TensorArgs&, Stream);
+void launch_tensor_fp8_tiles_as(const TensorArgs&, Stream, int form);
 // .. of up to kFp8FewRows rows all together, of one weight.
 inline constexpr int32_t kFp8FewRows = 128;
 void launch_tensor_fp8_few(const TensorArgs&, Stream);
@@ -114,8 +118,11 @@ bool takes_heads_wgmma(const TensorArgs&);
 void launch_heads_wgmma(const TensorArgs&, Stream);
 inline bool few_for_fp8(bool tiles, int32_t rows) { return !tiles && rows <= kFp8FewRows; }
 inline void launch_tensor(const TensorArgs& a, Stream stream) {
-  if (a.fp8_sums)
-    return few_for_fp8(a.tiles, a.rows) ? launch_tensor_fp8_few(a, stream) : launch_tensor_fp8(a, stream);
+  if (a.fp8_sums) {
+    return few_for_fp8(a.tiles, a.rows)   ? launch_tensor_fp8_few(a, stream)
+           : a.kind == TensorKind::linear ? launch_tensor_fp8_tiles(a, stream)
+                                          : launch_tensor_fp8(a, stream);
+  }
   if (a.x.form == PackedForm::spread) return launch_tensor_wgmma(a, stream);
   a.tile_rows <= kFewRows ? launch_tensor_few(a, stream) : launch_tensor_many(a, stream);
 }

@@ -1,5 +1,5 @@
-// Linears and FFNs for many rows of e4m3 input on Hopper's FP8 tensor cores: for the `fast` schedule, in
-// other bits than linear_wgmma.cu's.
+// FFNs for many rows of e4m3 input on Hopper's FP8 tensor cores, and linears where linear_fp8_tiles.cu has no
+// quicker form: for the `fast` schedule, in other bits than linear_wgmma.cu's.
 //
 // Precision: the FP8 tensor core aligns a step's 32 products and the sum so far to the largest exponent among
 // them and drops what lies below its 13th binary place; then the sum's own 13th (a model of it, in

@@ -23,11 +23,30 @@ __device__ __forceinline__ const float* scales_from(const WeightView& w, int64_t
   return w.scale + (at < last ? at : last) * w.scale_cols;
 }
 
+// Tells f, as a constant, how many eights of kOutputs outputs from `first` on have the scale of the first;
+// the others have the next. Choosing by a number that the compiler does not know takes longer than the sums.
+template <int kCount>
+struct Eights {
+  static constexpr int kValue = kCount;
+};
+template <int kOutputs, int kFirst = kQuantBlock - (kOutputs & -kOutputs), class F>
+__device__ __forceinline__ void with_former(int first, const F& f) {
+  constexpr int kBlock = static_cast<int>(kQuantBlock), kLeft = kBlock - kFirst;
+  if constexpr (kOutputs <= kLeft) {
+    f(Eights<kOutputs / 8>{});
+  } else if constexpr (kFirst == 0) {
+    f(Eights<kBlock / 8>{});
+  } else if (first % kBlock == kFirst) {
+    f(Eights<kLeft / 8>{});
+  } else {
+    with_former<kOutputs, kFirst - (kOutputs & -kOutputs)>(first, f);
+  }
+}
+
 // Output i of a lane's sums; for SwiGLU the first half of them is gate, the other up.
 template <bool kSwiglu, int kSums>
 __device__ __forceinline__ float output_of(const TensorArgs& a, const float (&sum)[kSums], int i) {
-  const float s = (kSwiglu ? swiglu(sum[i], sum[i + kSums / 2 * kSwiglu]) : sum[i]) * a.factor;
-  return a.to_bf16 ? round_bf16(s) : s;
+  return (kSwiglu ? swiglu(sum[i], sum[i + kSums / 2 * kSwiglu]) : sum[i]) * a.factor;
 }
 
 // A product's sums 4 i + 2 r + c are of row g + 8 r of a warp's 16 and of output 8 i + 2 t + c. Writes those

@@ -86,7 +86,12 @@ __device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t address) {
 #define DSV_D28 DSV_D16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27"
 #define DSV_D32 DSV_D28 ", %28, %29, %30, %31"
 #define DSV_D48 DSV_D32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define DSV_D64 DSV_D48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define DSV_D56 DSV_D48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define DSV_D64 DSV_D56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define DSV_D96                                                                                      \
+  DSV_D64                                                                                            \
+      ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, " \
+      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 
 // d = a b + (add ? d : 0): both from shared memory, K-major, 64 x 64 x 16.
 template <bool kBf16>
@@ -233,11 +238,25 @@ __device__ __forceinline__ void wgmma_e4m3(float (&d)[48], uint64_t a, uint64_t 
       : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24), DSV_F8(d, 32), DSV_F8(d, 40)
       : "l"(a), "l"(b), "r"(add));
 }
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[56], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %58, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n112k32.f32.e4m3.e4m3 {" DSV_D56 "}, %56, %57, p, 1, 1; }"
+      : DSV_F8(d, 0), DSV_F8(d, 8), DSV_F8(d, 16), DSV_F8(d, 24), DSV_F8(d, 32), DSV_F8(d, 40), DSV_F8(d, 48)
+      : "l"(a), "l"(b), "r"(add));
+}
 __device__ __forceinline__ void wgmma_e4m3(float (&d)[64], uint64_t a, uint64_t b, int add) {
   asm volatile(
       "{ .reg .pred p; setp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" DSV_D64 "}, %64, %65, p, 1, 1; }"
       : DSV_F64(d, 0)
+      : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[96], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %98, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n192k32.f32.e4m3.e4m3 {" DSV_D96 "}, %96, %97, p, 1, 1; }"
+      : DSV_F64(d, 0), DSV_F8(d, 64), DSV_F8(d, 72), DSV_F8(d, 80), DSV_F8(d, 88)
       : "l"(a), "l"(b), "r"(add));
 }
 // a in registers: of rows g and g + 8 the bytes 4 t .. + 3 of the first 16, then the same of the others.
@@ -266,7 +285,9 @@ __device__ __forceinline__ void wgmma_e4m3(float (&d)[64], const uint32_t (&a)[4
 #undef DSV_D28
 #undef DSV_D32
 #undef DSV_D48
+#undef DSV_D56
 #undef DSV_D64
+#undef DSV_D96
 
 }  // namespace dsv::cuda::hopper
 #endif

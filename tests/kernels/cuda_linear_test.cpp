@@ -241,6 +241,40 @@ TEST(CudaLinear, OutputsInBf16) {
   }
 }
 
+// Tiles of every form, whole and ragged ones, weights whose scales end within a tile; and bf16 is f32,
+// rounded, one after another or in parts with room behind them.
+TEST(CudaLinear, FormsOfFp8SumsHaveTheSameBits) {
+  const HopperShared shared;
+  constexpr int64_t kOutputs = 576, kCols = 200, kPart = 192;
+  const Matrix w(kOutputs, kCols, 1);
+  for (const int32_t rows : {70, 129, 300}) {
+    const Packed in(draw(rows * kCols), rows, kCols, PackedForm::by_block);
+    TensorArgs args = linear_args(w.view, in.rows, rows);
+    std::vector<float> want(static_cast<size_t>(rows * kOutputs), NAN);
+    args.y = want.data(), args.y_stride = kOutputs;
+    launch_tensor_fp8(args, nullptr);
+    for (int form = 0; form < kFp8Forms; ++form) {
+      std::vector<float> y(want.size(), NAN);
+      args.y = y.data(), args.codes = {};
+      launch_tensor_fp8_tiles_as(args, nullptr, form);
+      expect_same(y, want, kOutputs, ("form " + std::to_string(form)).c_str());
+      for (const int64_t part : {int64_t{0}, kPart}) {
+        const int64_t pitch = part ? 4 * kOutputs : packed_pitch(kOutputs, Rounding::bf16);
+        std::vector<unsigned char> codes(static_cast<size_t>(rows * pitch), 0xFF);
+        args.codes.data = codes.data(), args.codes.pitch = pitch, args.codes.part = part;
+        launch_tensor_fp8_tiles_as(args, nullptr, form);
+        for (int64_t i = 0; i < rows * kOutputs; ++i) {
+          const int64_t o = i % kOutputs, at = o + (part ? o / part * part : 0);
+          uint16_t code;
+          std::memcpy(&code, &codes[static_cast<size_t>(i / kOutputs * pitch + 2 * at)], 2);
+          ASSERT_EQ(code, float_to_bf16(want[static_cast<size_t>(i)])) << form << ", " << part << ": " << i;
+        }
+        if (part) EXPECT_EQ(codes[static_cast<size_t>(2 * part)], 0xFF) << "between two parts";
+      }
+    }
+  }
+}
+
 // Three experts, whose tiles begin anywhere.
 struct Experts {
   static constexpr int32_t kCount = 3, kCounts[kCount] = {67, 2, 129}, kPairs = 67 + 2 + 129;

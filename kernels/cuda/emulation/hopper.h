@@ -20,6 +20,7 @@ inline uint4 load_shared_16(uint32_t at) { return load_shared_as<uint4>(at); }
 inline float load_shared(uint32_t at) { return load_shared_as<float>(at); }
 inline float2 load_shared_pair(uint32_t at) { return load_shared_as<float2>(at); }
 inline void store_shared(uint32_t at, float v) { memcpy(emulation::block_memory + at, &v, sizeof v); }
+inline void store_shared(uint32_t at, uint32_t v) { memcpy(emulation::block_memory + at, &v, sizeof v); }
 
 // mbarriers, as they lie in shared memory.
 struct Barrier {
@@ -108,6 +109,21 @@ inline void copy_box_to(uint32_t shared, const TensorMap* map, int32_t column, i
     if (blocks >> rank & 1) copy_box_into(memory_of(rank), shared, map, column, row, barrier);
   }
 }
+// Of bytes. At once, so what has been written too late or is overwritten too early shows only where other
+// threads ran in between.
+inline void store_box(const TensorMap* map, int32_t column, int32_t row, uint32_t shared) {
+  const auto m = *reinterpret_cast<const emulation::EmulatedMap*>(map);
+  if (shared % 128 != 0 || column % 16 != 0 || m.element != 1 || !m.swizzled) std::abort();
+  for (int64_t r = 0; r < m.box_rows; ++r) {
+    for (int64_t c = 0; c < m.box_cols; ++c) {
+      const auto from = shared + static_cast<uint32_t>(r * m.box_cols + c);
+      if (row + r < m.rows && column + c < m.cols)
+        const_cast<unsigned char*>(m.data)[(row + r) * m.row_bytes + column + c] =
+            emulation::block_memory[from ^ (from >> 3 & 0x70)];
+    }
+  }
+}
+inline void wait_for_stores() {}
 inline void copy_bytes(uint32_t shared, const void* from, uint32_t bytes, uint32_t barrier) {
   if (shared % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0 || bytes % 16 != 0) std::abort();
   memcpy(emulation::block_memory + shared, from, bytes);
