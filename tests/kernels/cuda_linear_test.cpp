@@ -269,7 +269,9 @@ TEST(CudaLinear, FormsOfFp8SumsHaveTheSameBits) {
           std::memcpy(&code, &codes[static_cast<size_t>(i / kOutputs * pitch + 2 * at)], 2);
           ASSERT_EQ(code, float_to_bf16(want[static_cast<size_t>(i)])) << form << ", " << part << ": " << i;
         }
-        if (part) EXPECT_EQ(codes[static_cast<size_t>(2 * part)], 0xFF) << "between two parts";
+        if (part) {
+          EXPECT_EQ(codes[static_cast<size_t>(2 * part)], 0xFF) << "between two parts";
+        }
       }
     }
   }
