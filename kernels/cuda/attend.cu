@@ -156,7 +156,8 @@ int32_t attend_even_rows(int32_t heads, int32_t most) {
 
 bool attend_prefers_splits(const AttendRowsArgs& a) {
   // A third of a GPU would be busy without.
-  return takes_attend_wgmma(a) ? a.rows * ((a.heads + 63) / 64) <= 47 : a.rows * ((a.heads + 15) / 16) <= 47;
+  if (!takes_attend_wgmma(a)) return a.rows * ((a.heads + 15) / 16) <= 47;
+  return a.rows * ((a.heads + 63) / 64) <= 47 && attend_cluster(a) == 1;
 }
 
 bool takes_attend_wgmma(const AttendRowsArgs& a) { return attend_wgmma(a) && on_hopper(); }

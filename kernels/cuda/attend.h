@@ -81,12 +81,16 @@ struct AttendRowsArgs {
   // them, or null.
   const unsigned char* expanded = nullptr;
   uint16_t* codes = nullptr;  // attend_wgmma: out [R, heads, rank], bf16, instead of `mixed`, if there is
+  // attend_wgmma, if splits is 1: blocks for 64 heads of a row, 1, 2 or 4; or 0, what is fastest.
+  int32_t cluster = 0;
 };
 void launch_attend(const AttendRowsArgs&, Stream);
 // Of `most` rows, as many as keep all processors of a Hopper GPU busy to the end.
 int32_t attend_even_rows(int32_t heads, int32_t most);
-// Whether a launch's rows, each of which one block could have, are faster if they are split.
+// Whether a launch's rows, each of which one block or a cluster could have, are faster if they are split.
 bool attend_prefers_splits(const AttendRowsArgs&);
+// attend_wgmma: of how many blocks a cluster is that has 64 heads of a row, if rows are not split.
+int32_t attend_cluster(const AttendRowsArgs&);
 void launch_attend_mma(const AttendRowsArgs&, Stream);
 // Hopper's own, attend_wgmma.cu: for selected positions that fit into kAttendMmaFold, latents that f16 holds,
 // and heads that fill blocks of 64 at least by half. So which kernel takes a row is up to the model and the

@@ -348,6 +348,9 @@ __global__ void __launch_bounds__(kWhole ? kWholeThreads : kScoreThreads, 1)
 void launch_attend_wgmma(const AttendRowsArgs& a, Stream stream) {
   const int64_t blocks = (a.heads + kHeads - 1) / kHeads;
   if (a.splits == 1) {
+    AttendRowsArgs args = a;
+    if (args.cluster == 0) args.cluster = attend_cluster(a);
+    if (args.cluster > 1) return launch_cluster(args, stream);
     return launch(attend_wgmma_kernel<true>, {blocks, 1, a.rows}, kWholeThreads, kShared, stream,
                   TilesArgs{a, 0});
   }

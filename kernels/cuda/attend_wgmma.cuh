@@ -1,4 +1,5 @@
-// What the kernels of attend_wgmma.cu, attend_wgmma_mix.cu and attend_expanded.cu share: the operands'
+// What the kernels of attend_wgmma.cu, attend_wgmma_mix.cu, attend_cluster.cu and
+// attend_expanded.cu share: the operands'
 // values, a tile's weights and how they are added up.
 #pragma once
 
@@ -33,6 +34,8 @@ __device__ __forceinline__ void latent_values(const uint4& codes, uint32_t scale
   for (uint32_t& word : out) word = mul_f16(word, scale);
 }
 
+// attend_cluster.cu: a.cluster blocks, 2 or 4, for 64 heads of a row.
+void launch_cluster(const AttendRowsArgs& a, Stream);
 // Adds up the weights that the scores' kernel wrote.
 void launch_mix(const AttendRowsArgs&, Stream);
 
@@ -89,6 +92,58 @@ __device__ __forceinline__ void load_queries(const AttendRowsArgs& a, unsigned c
   for (int i = 0; i < 16; ++i) {
     const uint4 x = {scaled(chunk[i].x), scaled(chunk[i].y), scaled(chunk[i].z), scaled(chunk[i].w)};
     (i < kHeld ? held[i] : *reinterpret_cast<uint4*>(queries + query_at(own, lane + 4 * i))) = x;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    uint32_t w[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) w[j] = rope.scaled(4 * i + j, factor);
+    *reinterpret_cast<uint4*>(queries + query_at(own, kRank / 8 + 2 * lane + i)) =
+        uint4{w[0], w[1], w[2], w[3]};
+  }
+  if (lane == 0) {
+    factors[own] = a.softmax_scale * 1.44269504f * float_of(static_cast<uint32_t>(127 - exponent) << 23);
+  }
+}
+
+// The same in two parts: the absorbed part is copied to its place, and scaled there. What a block runs once
+// is better short, for its code comes from memory.
+__device__ __forceinline__ void copy_queries(const AttendRowsArgs& a, unsigned char* queries, int64_t r,
+                                             int first_head, int own) {
+  const int lane = threadIdx.x % 4, head = first_head + own;
+  const bool there = head < a.heads;
+  const auto* q_abs = static_cast<const uint16_t*>(a.q_abs) + (r * a.heads + (there ? head : 0)) * kRank;
+#pragma unroll 2
+  for (int i = 0; i < 16; ++i) {
+    copy_async_16(queries + query_at(own, lane + 4 * i), q_abs + 8 * (lane + 4 * i), there);
+  }
+  copy_commit();
+}
+__device__ __forceinline__ void scale_queries(const AttendRowsArgs& a, unsigned char* queries, float* factors,
+                                              int64_t r, int first_head, int own) {
+  const int lane = threadIdx.x % 4, head = first_head + own;
+  const bool there = head < a.heads;
+  QueryPairs<8> rope;
+  rope.load({a.q, r * a.heads + head, a.head_dim}, a.head_dim - kRope + 16 * lane, there);
+  copy_wait<0>();
+  uint32_t largest = 0;
+  const auto larger = [&](uint32_t x) { largest = largest > x ? largest : x; };
+#pragma unroll 4
+  for (int i = 0; i < 16; ++i) {
+    const uint4 c = *reinterpret_cast<const uint4*>(queries + query_at(own, lane + 4 * i));
+    for (const uint32_t word : {c.x, c.y, c.z, c.w}) larger(word & 0x7FFF), larger(word >> 16 & 0x7FFF);
+  }
+  for (int lanes = 1; lanes <= 2; lanes *= 2) larger(__shfl_xor_sync(kAllLanes, largest, lanes));
+  int exponent = 127 + 14 - static_cast<int>(largest >> 7);
+  if (exponent > 60) exponent = 60;
+  const float factor = float_of(static_cast<uint32_t>(127 + exponent) << 23);
+  const auto scaled = [factor](uint32_t word) {
+    return pack_f16(float_of(word << 16) * factor, float_of(word & 0xFFFF0000u) * factor);
+  };
+#pragma unroll 2
+  for (int i = 0; i < 16; ++i) {
+    auto& c = *reinterpret_cast<uint4*>(queries + query_at(own, lane + 4 * i));
+    c = uint4{scaled(c.x), scaled(c.y), scaled(c.z), scaled(c.w)};
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

@@ -91,6 +91,35 @@ inline const Processors& current_processors() {
 inline int processors() { return current_processors().count; }
 inline bool on_hopper() { return current_processors().hopper; }
 
+// Clusters of so many blocks that the current device has room for at once, by the kernel's use of a
+// processor; asked of each device once. Not what it has processors for: those that share what a cluster needs
+// come in groups, which differ from card to card. Zero if it cannot be asked.
+template <auto kKernel>
+int64_t clusters_at_once(int64_t cluster, int threads, int64_t shared_bytes) {
+  constexpr int kDevices = 64;
+  static int known[kDevices];
+  static std::once_flag asked[kDevices];
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= kDevices) return 0;
+  std::call_once(asked[device], [=] {
+    const auto function = reinterpret_cast<const void*>(kKernel);
+    cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(shared_bytes));
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(cluster));
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    int count = 0;
+    if (cudaOccupancyMaxActiveClusters(&count, function, &config) == cudaSuccess) known[device] = count;
+  });
+  return known[device];
+}
+
 // Errors stay with the stream: the next copy or synchronize reports them.
 template <class Args>
 void launch(void (*kernel)(Args), Grid grid, int threads, int64_t shared_bytes, Stream stream, Args args) {

@@ -192,6 +192,21 @@ __device__ __forceinline__ void copy_bytes(uint32_t shared, const void* from, ui
 __device__ __forceinline__ void prefetch_line(const void* at) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(at) : "memory");
 }
+// The same from this block's shared memory to the same place of block `rank` of the cluster, whose barrier
+// counts the bytes.
+__device__ __forceinline__ void copy_to_block(uint32_t shared, uint32_t bytes, uint32_t barrier,
+                                              uint32_t rank) {
+  asm volatile(
+      "{ .reg .b32 to, there; mapa.shared::cluster.u32 to, %0, %3; mapa.shared::cluster.u32 there, %2, %3;\n"
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [to], [%0], %1, [there]; }" ::
+          "r"(shared),
+      "r"(bytes), "r"(barrier), "r"(rank)
+      : "memory");
+}
+// Consecutive bytes to the L2 cache: multiples of 16, from a multiple of 16.
+__device__ __forceinline__ void prefetch_bytes(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
 // Of `threads` threads that name the same barrier (1 to 15).
 __device__ __forceinline__ void named_barrier(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");

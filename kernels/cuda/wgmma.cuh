@@ -161,6 +161,15 @@ __device__ __forceinline__ void wgmma_transposed(float (&d)[64], const uint32_t 
       : DSV_F64(d, 0)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"(kDescriptorHigh), "r"(add));
 }
+// The same in f16 onto d.
+__device__ __forceinline__ void wgmma_transposed(float (&d)[64], const uint32_t (&a)[4], uint32_t b) {
+  asm volatile(
+      "{ .reg .pred p; .reg .b64 b; setp.ne.b32 p, %70, 0; mov.b64 b, {%68, %69};\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" DSV_D64
+      "}, {%64, %65, %66, %67}, b, p, 1, 1, 1; }"
+      : DSV_F64(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"(kDescriptorHigh), "r"(1));
+}
 
 // d = a b^T + (add ? d : 0): 64 x N x 16 of f16, N / 2 sums a thread, a in registers as mma.sync's.
 __device__ __forceinline__ void wgmma_f16(float (&d)[16], const uint32_t (&a)[4], uint64_t b, int add) {

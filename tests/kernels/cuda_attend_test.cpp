@@ -26,6 +26,7 @@ float normal() { return std::normal_distribution<float>()(random_bits); }
 struct Case {
   int32_t rows, heads, topk, context;
   std::vector<int32_t> n;  // selected by row r: n[r % size]; empty: all positions
+  int32_t cluster = 1;     // on Hopper, if rows are not split: blocks for 64 heads of a row
   std::vector<unsigned char> cache = std::vector<unsigned char>(kPages * kPageTokens * kAttendMmaRowBytes);
   std::vector<int32_t> position, sequence, pages, selected, n_selected;
   std::vector<float> q;
@@ -90,6 +91,7 @@ struct Case {
     }
     a.topk = topk;
     a.splits = splits;
+    a.cluster = cluster;
     const std::vector<float> from = bf16_q ? bf16_queries(q, kHeadDim) : q;
     a.q = {from.data() + int64_t{first} * heads * kHeadDim, bf16_q};
     a.head_dim = kHeadDim;
@@ -190,7 +192,7 @@ void check(Case c) {
   if (most <= kAttendMmaFold) same_rows(c.run(1, 0, c.rows), split, 0);
 }
 
-// Hopper's kernels: split, whole, from expanded latents, and a row alone.
+// Hopper's kernels: split, whole, by clusters, from expanded latents, and a row alone.
 void check_wgmma(Case c) {
   emulation::hopper = true;
   emulation::shared_limit = 227 * 1024;
@@ -203,10 +205,18 @@ void check_wgmma(Case c) {
   same_rows(c.run(1, 0, c.rows), split, 0);
   same_rows(c.run(1, 0, c.rows, Case::Form::codes), split, 0);
   same_rows(c.run(1, 0, c.rows, Case::Form::expanded), split, 0);
+  for (const int32_t cluster : {0, 2, 4}) {
+    c.cluster = cluster;
+    same_rows(c.run(1, 0, c.rows), split, 0);
+  }
   c.bf16_q = true;
   same_rows(c.run(splits, 0, c.rows), split, 0);
-  same_rows(c.run(1, 0, c.rows), split, 0);
+  for (c.cluster = 4; c.cluster > 0; c.cluster /= 2) same_rows(c.run(1, 0, c.rows), split, 0);
   set_descending(true);
+  for (const int32_t cluster : {2, 4, 1}) {
+    c.cluster = cluster;
+    same_rows(c.run(1, 0, c.rows, Case::Form::codes), split, 0);
+  }
   same_rows(c.run(1, 0, c.rows), split, 0);
   same_rows(c.run(splits, 0, c.rows, Case::Form::codes), split, 0);
   same_rows(c.run(1, 0, c.rows, Case::Form::expanded), split, 0);
@@ -229,6 +239,9 @@ TEST(CudaAttend, HopperSomeTiles) { check_wgmma({2, 70, 333, 900, {333, 65}}); }
 TEST(CudaAttend, HopperFiveRows) { check_wgmma({5, 40, 200, 300, {200, 1, 129}}); }
 TEST(CudaAttend, HopperTenRows) { check_wgmma({10, 33, 66, 300, {66, 5, 64}}); }
 TEST(CudaAttend, HopperManyRows) { check_wgmma({17, 33, 66, 300, {66, 3, 64}}); }
+
+// As many tiles as a row has at most.
+TEST(CudaAttend, HopperAllTiles) { check_wgmma({1, 64, 2048, 2300, {2048}}); }
 
 // Blocks that go on to the next row have one tile of each.
 TEST(CudaAttend, HopperRowsOfOneTile) { check_wgmma({23, 33, 64, 300, {64, 3, 1, 17, 64, 30}}); }

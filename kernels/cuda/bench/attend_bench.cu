@@ -81,8 +81,8 @@ bool same(const std::vector<float>& a, const std::vector<float>& b, size_t n) {
   return std::memcmp(a.data(), b.data(), n * 4) == 0;
 }
 
-// Whole, split and the first row alone, by the kernels that a launch takes on this GPU, and by attend_mma's
-// with much and with little shared memory.
+// Whole, split, by clusters, and the first row alone, by the kernels that a launch takes on this GPU, and by
+// attend_mma's with much and with little shared memory.
 void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads, int32_t topk,
                  int32_t context, const std::vector<int32_t>& n, bool all = false) {
   const std::string name = std::to_string(heads) + " heads, " + std::to_string(rows) + " rows, n " +
@@ -111,6 +111,13 @@ void check_batch(const Memory<unsigned char>& cache, int32_t rows, int32_t heads
     if (most <= kAttendMmaFold) {
       const auto whole = run(launch, b.args(1, all));
       report(same(whole, split, whole.size()), which + "whole and split differ in bits");
+    }
+    for (const int32_t cluster : {1, 2, 4}) {
+      AttendRowsArgs args = b.args(1, all);
+      if (mma || !takes_attend_wgmma(args)) break;
+      args.cluster = cluster;
+      report(same(run(launch, args), split, split.size()),
+             which + "clusters of " + std::to_string(cluster) + " differ in bits");
     }
     AttendRowsArgs alone = b.args(splits, all);
     alone.rows = 1;

@@ -131,6 +131,12 @@ inline void copy_bytes(uint32_t shared, const void* from, uint32_t bytes, uint32
 }
 
 inline void prefetch_line(const void*) {}
+inline void prefetch_bytes(const void*, uint32_t) {}
+inline void copy_to_block(uint32_t shared, uint32_t bytes, uint32_t barrier, uint32_t rank) {
+  if (shared % 16 != 0 || bytes % 16 != 0) std::abort();
+  memcpy(memory_of(rank) + shared, emulation::block_memory + shared, bytes);
+  copied(barrier_at(barrier, memory_of(rank)), bytes);
+}
 
 template <int kRegisters>
 void more_registers() {}

@@ -208,6 +208,10 @@ inline void let_next_begin() {}
 inline void wait_for_last() { ++emulation::waited; }
 inline void begin_early() { wait_for_last(); }
 inline int processors() { return 4; }
+template <auto kKernel>
+int64_t clusters_at_once(int64_t cluster, int, int64_t) {
+  return 132 / cluster;
+}
 inline bool on_hopper() { return emulation::hopper; }
 
 template <class Args>

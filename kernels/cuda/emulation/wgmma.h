@@ -180,6 +180,20 @@ inline void wgmma_transposed(float (&d)[64], const uint32_t (&a)[4], uint32_t b,
     }
   });
 }
+// The same with A from registers.
+template <int kValues>
+void wgmma_transposed(float (&d)[kValues], const uint32_t (&a)[4], uint32_t b) {
+  issue(d, kValues, true, [b, a = Fragments(a)](float* to) {
+    a.check();
+    for (int i = 0; i < kValues; ++i) {
+      const unsigned row = accumulator_row(i), column = accumulator_column(i),
+                     block = b + column / 64 * (64 * 128 / 16);
+      for (unsigned k = 0; k < 16; ++k) {
+        to[i] += a.value<false>(row, k) * swizzled_value(block, k, column % 64);
+      }
+    }
+  });
+}
 template <bool kBf16, int kCount>
 void wgmma_fragments(float (&d)[kCount], const uint32_t (&a)[4], uint64_t b, int add) {
   issue(d, kCount, add != 0, [b, a = Fragments(a)](float* to) {
