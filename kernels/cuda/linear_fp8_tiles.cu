@@ -350,6 +350,8 @@ int32_t column_tiles(const TensorArgs& a) {
 template <class Form>
 void launch_form(const TensorArgs& a, Stream stream) {
   static_assert(Form::kGroups == 2 && Form::kStages >= 3 && Form::kReaders % kBlocks == 0);
+  static_assert(!Form::kSwiglu && (Form::kInTurns || !Form::kTwoScales));
+  static_assert((Form::kTurns + 1) * Form::kSums <= 192);  // registers
   TileArgs args = {};
   args.fp8.x = input_map(a.x, a.rows, Form::kRows / (Form::kSameRows ? kBlocks : 1));
   args.fp8.weight = weight_map(a.weight, Form::kOutputs / (Form::kSameRows ? 1 : kBlocks));
