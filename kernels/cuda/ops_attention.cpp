@@ -68,8 +68,8 @@ void attend_whole(CudaDevice& d, const AttendRowsArgs& tile, RowRange op, int32_
   launch_plain(end);
 }
 
-// Whether these rows of an op, all there are of their sequence, go to attend_heads.cu: each sees all
-// positions up to its own, and there are enough of them.
+// Whether these rows of an op, of one sequence, go to attend_heads.cu: each sees all positions up to its own,
+// and there are enough of them.
 bool takes_attend_heads(const CudaDevice& d, const AttendArgs& args, RowRange run, int32_t positions) {
   const Geometry& g = d.geometry;
   if (!d.bf16_queries() || !attend_heads(d.official(), g) || d.recording || !args.selected ||
@@ -218,13 +218,18 @@ void attend(Device* handle, const AttendArgs& args) {
     for_tiles(range, at_once, [&](int32_t first, int32_t count) { attend_tile(range, first, count); });
   };
   for (int32_t first = rest; first < end;) {
-    const RowRange run = {first, run_end(d, first, end) - first};
+    RowRange run = {first, run_end(d, first, end) - first};
     first += run.count;
-    const int32_t positions = d.longest(run.first, run.count);
+    int32_t positions = d.longest(run.first, run.count);
+    if (positions > g.index_topk && !d.preparing) {  // then the first ones, up to there
+      const int32_t before = d.host_position[static_cast<size_t>(run.first)];
+      run.count = std::clamp(g.index_topk - before, 0, run.count);
+      positions = before + run.count;
+    }
     if (!takes_attend_heads(d, args, run, positions)) continue;
     attend_rest(run.first);
     attend_as_heads(d, args, run, positions, codes_of(run.first));
-    rest = first;
+    rest = run.first + run.count;
     expanded = -1;  // what was there
   }
   attend_rest(end);

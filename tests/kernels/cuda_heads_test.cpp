@@ -168,57 +168,90 @@ TEST(CudaHeads, MoreThanAGroup) { check({65, 200, 1}); }
 TEST(CudaHeads, MoreThanATile) { check({129, 0, 2}); }
 TEST(CudaHeads, ThreeTilesOfRows) { check({300, 5, 1}); }
 
-// Through the op: the rows of two sequences go by heads, near the absorbed form; the last row of the batch
-// does not, nor do fewer rows.
-TEST(CudaHeads, ThroughTheOp) {
-  Geometry g;
-  g.vocab_size = 90;
-  g.hidden_size = 256;
-  g.num_layers = 2;
-  g.num_heads = 2;
-  g.q_lora_rank = 192;
-  g.kv_lora_rank = kRank;
-  g.qk_nope_head_dim = kNope;
-  g.v_head_dim = kValues;
-  g.qk_rope_head_dim = kRope;
-  g.intermediate_size = 256;
-  g.index_n_heads = 16;
-  g.index_head_dim = 128;
-  g.index_topk = test::kMaxContext;
-  g.ue8m0_scales = true;
-  test::finish(g);
-  test::Setup setup = {"a prompt", g, Precision::official, Dtype::f8_e4m3, 258, 1, 1, false};
-  setup.fast = true;
-  const test::World world(setup);
-  const AsHopper hopper;
-  test::Rig rig(world, cuda_ops(), "descending", 1);
-  CudaDevice& d = cuda_device(rig.device());
+// A prompt's rows, of two sequences and one row more, through the op.
+struct Prompt {
   using Op = test::Rig::Op;
-  const auto run = [&](int32_t heads_rows, RowRange range) {
+  static test::Setup setup(int32_t index_topk) {
+    Geometry g;
+    g.vocab_size = 90;
+    g.hidden_size = 256;
+    g.num_layers = 2;
+    g.num_heads = 2;
+    g.q_lora_rank = 192;
+    g.kv_lora_rank = kRank;
+    g.qk_nope_head_dim = kNope;
+    g.v_head_dim = kValues;
+    g.qk_rope_head_dim = kRope;
+    g.intermediate_size = 256;
+    g.index_n_heads = 16;
+    g.index_head_dim = 128;
+    g.index_topk = index_topk;
+    g.ue8m0_scales = true;
+    test::finish(g);
+    test::Setup setup = {"a prompt", g, Precision::official, Dtype::f8_e4m3, 258, 1, 1, false};
+    setup.fast = true;
+    return setup;
+  }
+
+  test::World world;
+  AsHopper hopper;
+  test::Rig rig;
+  CudaDevice& d;
+  size_t width;
+  explicit Prompt(int32_t index_topk)
+      : world(setup(index_topk)),
+        rig(world, cuda_ops(), "descending", 1),
+        d(cuda_device(rig.device())),
+        width(static_cast<size_t>(d.geometry.num_heads * d.geometry.v_head_dim)) {}
+
+  // Heads of the batch, of which runs of so many rows may go by heads, as `runs` do.
+  std::vector<float> run(int32_t heads_rows, RowRange range, int64_t runs) {
     test::RowSet rows = world.all();
     rows.ranges = {range};
     d.heads_rows = heads_rows;
     d.heads_runs = 0;
-    return rig.run(Op::attend, rows, {Op::index_select}).act.at(Act::heads);
-  };
-  const std::vector<float> by_heads = run(128, {0, 258});
-  EXPECT_EQ(d.heads_runs, 2);  // of 129 rows and of 128
-  const RowRange some = {100, 60};
-  const std::vector<float> absorbed = run(1000, some), last = run(1000, {257, 1}), few = run(128, some);
-  EXPECT_EQ(d.heads_runs, 0);
-  const auto width = static_cast<size_t>(g.num_heads * g.v_head_dim);
-  const size_t begin = some.first * width, end = begin + some.count * width;
-  ASSERT_EQ(std::memcmp(&few[begin], &absorbed[begin], 4 * (end - begin)), 0);
-  ASSERT_EQ(std::memcmp(&by_heads[257 * width], &last[257 * width], 4 * width), 0);
-  // Either form rounds what scores are made of to bf16, W_k^T q or keys, values or mixed latents, weights
-  // and results: some 2^-9 of each by chance, in scores of some size.
-  double difference = 0, size = 0;
-  for (size_t i = begin; i < end; ++i) {
-    difference += std::pow(double{by_heads[i]} - double{absorbed[i]}, 2);
-    size += std::pow(double{absorbed[i]}, 2);
+    std::vector<float> heads = rig.run(Op::attend, rows, {Op::index_select}).act.at(Act::heads);
+    EXPECT_EQ(d.heads_runs, runs);
+    return heads;
   }
-  EXPECT_LT(std::sqrt(difference / size), 0x1p-7);
+  bool same(const std::vector<float>& a, const std::vector<float>& b, RowRange rows) const {
+    const size_t begin = rows.first * width;
+    return std::memcmp(&a[begin], &b[begin], 4 * rows.count * width) == 0;
+  }
+  // Either form rounds what scores are made of to bf16, W_k^T q or keys, values or mixed latents, weights and
+  // results: some 2^-9 of each by chance, in scores of some size.
+  void expect_near(const std::vector<float>& got, const std::vector<float>& want, RowRange rows) const {
+    double difference = 0, size = 0;
+    for (size_t i = rows.first * width; i < (rows.first + rows.count) * width; ++i) {
+      difference += std::pow(double{got[i]} - double{want[i]}, 2);
+      size += std::pow(double{want[i]}, 2);
+    }
+    EXPECT_LT(std::sqrt(difference / size), 0x1p-7);
+  }
+};
+
+// Near the absorbed form; the last row of the batch does not go by heads, nor do fewer rows.
+TEST(CudaHeads, ThroughTheOp) {
+  Prompt p(test::kMaxContext);
+  const std::vector<float> by_heads = p.run(128, {0, 258}, 2);  // of 129 rows and of 128
+  const RowRange some = {100, 60};
+  const std::vector<float> absorbed = p.run(1000, some, 0), last = p.run(1000, {257, 1}, 0),
+                           few = p.run(128, some, 0);
+  EXPECT_TRUE(p.same(few, absorbed, some));
+  EXPECT_TRUE(p.same(by_heads, last, {257, 1}));
+  p.expect_near(by_heads, absorbed, some);
   EXPECT_TRUE(std::all_of(by_heads.begin(), by_heads.end(), [](float v) { return std::isfinite(v); }));
+}
+
+// Of longer sequences those rows that see all positions.
+TEST(CudaHeads, TheFirstRowsOfALongerPrompt) {
+  Prompt p(100);
+  const std::vector<float> by_heads = p.run(90, {0, 258}, 1);  // of the second one fewer see all
+  const RowRange first = {70, 30}, rest = {100, 29};
+  const std::vector<float> absorbed = p.run(1000, {70, 59}, 0);
+  EXPECT_TRUE(p.same(by_heads, absorbed, rest));
+  EXPECT_FALSE(p.same(by_heads, absorbed, first));
+  p.expect_near(by_heads, absorbed, first);
 }
 
 }  // namespace
