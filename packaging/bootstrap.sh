@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare Debian 12 to a running dsv:  bash packaging/bootstrap.sh demo|test|build|check|gpu-test
 #   demo   build, then chat (on a terminal) or show a chat and a tool loop
-#   test   build and test: release, an ASan + UBSan subset, every fuzzer for 30 s      (20 minutes on 2 cores)
+#   test   build and test: release, an ASan + UBSan subset, every fuzzer for 20 s      (20 minutes on 2 cores)
 #   build  only build
 #   check  clang, all sanitizers over every test, a million sequences of API calls, longer fuzzing; leaves its result in
 #          build/check.txt                                                             (90 minutes on 2 cores)
@@ -288,7 +288,7 @@ case "${1:-}" in
       scripted_checkpoint fuzz_{chat_request,config,safetensors,stream_parser,tokenizer}
     run_ctest fuzz -L asan -j "$jobs"
     run_property_test 1000
-    run_fuzzers 30
+    run_fuzzers 20
     closing_line
     ;;
   check)

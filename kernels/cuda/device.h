@@ -26,7 +26,7 @@ struct CudaWeight {
 
 // Ops work on at most `rows` rows at a time, so that scratch is bounded whatever the batch; attention, whose
 // rows take most, on at most `attend`, `coded` if what it gives are codes, or `split` if their positions are
-// split, and selection on at most `select`. No row's result depends on these.
+// split, and selection on at most `select` of the longest. No row's result depends on these.
 struct TileRows {
   int32_t rows = 0, attend = 0, coded = 0, split = 0, select = 0;
 };

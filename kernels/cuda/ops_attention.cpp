@@ -124,11 +124,15 @@ void cache_append(Device* device, const CacheAppendArgs& args) {
 void index_select(Device* handle, const IndexSelectArgs& args) {
   CudaDevice& d = cuda_device(handle);
   const Geometry& g = d.geometry;
-  for_tiles(args.rows, d.tile.select, [&](int32_t first, int32_t count) {
+  // Rows of scores as long as this op's need, so that more of them are worked on at once than of the longest.
+  const int64_t pages = (d.longest(args.rows.first, args.rows.count) + kPageTokens - 1) / kPageTokens,
+                score_stride = std::max<int64_t>(pages, 1) * kPageTokens;
+  const auto at_once =
+      static_cast<int32_t>(std::min<int64_t>(d.tile.rows, d.layout.scores / (4 * score_stride)));
+  for_tiles(args.rows, std::max(at_once, d.tile.select), [&](int32_t first, int32_t count) {
     const int32_t longest = d.longest(first, count);
     const StepView step = d.step(first);
     const Stream stream = d.side();
-    const int64_t score_stride = int64_t{d.layout.page_stride} * kPageTokens;
     if (longest > g.index_topk) {
       launch_index_scores(
           {count, g.index_n_heads, g.index_topk, longest, step, d.cache(args.layer),

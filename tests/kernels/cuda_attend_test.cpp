@@ -13,6 +13,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/formats.h"
 #include "tests/kernels/draw.h"
+#include "tests/kernels/targets.h"
 #include "tests/kernels/world.h"
 
 namespace dsv::cuda {
@@ -241,7 +242,10 @@ TEST(CudaAttend, HopperTenRows) { check_wgmma({10, 33, 66, 300, {66, 5, 64}}); }
 TEST(CudaAttend, HopperManyRows) { check_wgmma({17, 33, 66, 300, {66, 3, 64}}); }
 
 // As many tiles as a row has at most.
-TEST(CudaAttend, HopperAllTiles) { check_wgmma({1, 64, 2048, 2300, {2048}}); }
+TEST(CudaAttend, HopperAllTiles) {
+  if (!test::emulate_all()) GTEST_SKIP() << "12 s: with DSV_EMULATE_ALL";
+  check_wgmma({1, 64, 2048, 2300, {2048}});
+}
 
 // Blocks that go on to the next row have one tile of each.
 TEST(CudaAttend, HopperRowsOfOneTile) { check_wgmma({23, 33, 64, 300, {64, 3, 1, 17, 64, 30}}); }
@@ -290,6 +294,7 @@ TEST(CudaAttend, HopperExpandsASequence) {
 
 // Through two ops: heads that are there as codes only, and what the output projection makes of them.
 TEST(CudaAttend, HopperHeadsAsCodes) {
+  if (!test::emulate_all()) GTEST_SKIP() << "128 heads take 15 s: with DSV_EMULATE_ALL";
   Geometry g = many_heads();
   g.num_heads = 128;
   g.ue8m0_scales = true;

@@ -13,6 +13,7 @@
 #include "kernels/cuda/linear_ops.h"
 #include "kernels/cuda/rows.h"
 #include "tests/kernels/draw.h"
+#include "tests/kernels/targets.h"
 #include "tests/kernels/world.h"
 
 namespace dsv::cuda {
@@ -247,7 +248,8 @@ TEST(CudaLinear, FormsOfFp8SumsHaveTheSameBits) {
   const HopperShared shared;
   constexpr int64_t kOutputs = 576, kCols = 200, kPart = 192;
   const Matrix w(kOutputs, kCols, 1);
-  for (const int32_t rows : {70, 129, 300}) {
+  const std::vector<int32_t> counts = test::emulate_all() ? std::vector{70, 129, 300} : std::vector{129};
+  for (const int32_t rows : counts) {
     const Packed in(draw(rows * kCols), rows, kCols, PackedForm::by_block);
     TensorArgs args = linear_args(w.view, in.rows, rows);
     std::vector<float> want(static_cast<size_t>(rows * kOutputs), NAN);
