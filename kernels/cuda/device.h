@@ -117,8 +117,9 @@ struct CudaDevice {
     bool holds(const float* at, int64_t n) const { return x && at >= x && at < x + rows * n; }
   };
   mutable NormedRows normed[2];
-  mutable bool wanted[3][2] = {};      // of a kind, for a kind of weights
-  mutable bool values_wanted = false;  // somebody reads h in neither
+  mutable bool wanted[3][2] = {};           // of a kind, for a kind of weights
+  mutable bool values_wanted = false;       // somebody reads h in neither
+  int32_t coded_norm_rows = kNormManyRows;  // of h that may be codes only, at least (tests lower it)
   // The rows of Act::delta that an op has left in bf16, as packed_rows has it, from where their f32 would
   // begin: for the norm that adds all of them. Whoever else reads or writes some restores f32
   // (restore_delta).

@@ -12,7 +12,7 @@ namespace {
 
 // A norm whose rows go to linears: in `official` it packs them, too, in the forms that were wanted before.
 // `only_fp8`: and leaves packed[1] as it is, which work beside it may read. Many rows of h are codes only, as
-// long as nobody reads them otherwise.
+// long as nobody reads them otherwise; experts of fewer rows do.
 void launch_packing_norm(const CudaDevice& d, CudaDevice::Normed kind, NormArgs a, bool only_fp8 = false) {
   const bool packs = d.official() && a.rows <= d.tile.rows && a.out_stride == a.n;
   for (const int at : {0, 1}) {
@@ -28,7 +28,7 @@ void launch_packing_norm(const CudaDevice& d, CudaDevice::Normed kind, NormArgs 
     d.normed[at] = {kind, a.out, a.rows, form};
   }
   if (kind == CudaDevice::Normed::h && a.to_bf16 && a.e4m3 && a.bf16 && !d.values_wanted &&
-      hopper_path(d, a.rows) == HopperPath::fp8_sums) {
+      a.rows >= d.coded_norm_rows && hopper_path(d, a.rows) == HopperPath::fp8_sums) {
     for (CudaDevice::NormedRows& normed : d.normed) normed.only_codes = true;
     a.out = nullptr;
   }

@@ -154,6 +154,7 @@ void fetch_coded(CudaDevice& d, const CudaDevice::NormedRows& coded, const float
                                : packed_rows(d.packed[0], coded.rows, n, Rounding::e4m3, coded.form.layout);
   std::vector<unsigned char> row(static_cast<size_t>(codes.pitch));
   d.download(row.data(), codes.data + at * codes.pitch, codes.pitch);
+  float scale = 0;
   for (int64_t i = 0; i < n; ++i) {
     if (!codes.scale) {
       uint16_t code;
@@ -161,7 +162,6 @@ void fetch_coded(CudaDevice& d, const CudaDevice::NormedRows& coded, const float
       values[i] = bf16_to_float(code);
       continue;
     }
-    float scale;
     if (i % kQuantBlock == 0) d.download(&scale, codes.scale + i / kQuantBlock * codes.scale_cols + at, 4);
     values[i] = e4m3_to_float(row[static_cast<size_t>(i)]) * scale;
   }

@@ -12,15 +12,25 @@ constexpr const char* kNames[ops] = {"add_norm",     "attn_in", "attn_q",   "cac
 
 class Work {
  public:
-  Work(const dsv::Checkpoint& checkpoint, const PassShape& pass, bool official, double experts_read)
+  Work(const dsv::Checkpoint& checkpoint, const PassShape& pass, bool official, bool by_heads,
+       double experts_read)
       : g_(checkpoint.config().geometry), rows_(pass.rows), official_(official), experts_read_(experts_read) {
     for (int op = 0; op < ops; ++op) of[static_cast<size_t>(op)].op = kNames[op];
+    // Rows of each sequence that see all positions before them, from its first one on.
+    const int64_t before = pass.context - pass.own(),
+                  whole = std::clamp<int64_t>(g_.index_topk - before, 0, pass.own());
+    if (by_heads && g_.has_indexer() && whole >= kLeastByHeads) {
+      rows_by_heads_ = static_cast<double>(pass.sequences * whole);
+      keys_ = static_cast<double>(pass.sequences * (before + whole));
+    }
     checkpoint.for_each_matrix([&](const dsv::HostMatrix& m) { matrix(m); });
     const dsv::KvLayout kv(g_, official ? dsv::Precision::official : dsv::Precision::exact, false);
-    double visible = 0, selected = 0;
+    double scored = 0, selected = 0, by_heads_sees = 0;
     for (int32_t r = 0; r < pass.own(); ++r) {
       const double sees = static_cast<double>(pass.context) - r;
-      visible += pass.sequences * sees;
+      const bool all = sees <= g_.index_topk;
+      if (!all) scored += pass.sequences * sees;
+      if (all && rows_by_heads_ > 0) by_heads_sees += pass.sequences * sees;
       selected += pass.sequences * (g_.has_indexer() ? std::min<double>(sees, g_.index_topk) : sees);
     }
     const double layers = g_.num_layers;
@@ -29,11 +39,14 @@ class Work {
     // Rows of a prompt share what they read, at best.
     const double read = pass.rows == pass.sequences ? selected : all;
     of[attend].cache_bytes = layers * read * static_cast<double>(kv.latent_row_bytes);
-    of[attend].multiply_adds += layers * selected * heads * (latent + static_cast<double>(g_.kv_lora_rank));
+    of[attend].multiply_adds +=
+        layers * heads *
+        ((selected - by_heads_sees) * (latent + static_cast<double>(g_.kv_lora_rank)) +
+         by_heads_sees * static_cast<double>(g_.qk_head_dim() + g_.v_head_dim));
     if (g_.has_indexer() && all > pass.sequences * static_cast<double>(g_.index_topk)) {
       of[index_select].cache_bytes =
           layers * all / dsv::kPageTokens * static_cast<double>(kv.index_page_bytes);
-      multiply(index_select, layers * visible * g_.index_n_heads * static_cast<double>(g_.index_head_dim),
+      multiply(index_select, layers * scored * g_.index_n_heads * static_cast<double>(g_.index_head_dim),
                official);
     }
   }
@@ -65,7 +78,9 @@ class Work {
     } else if (has(".mlp.")) {
       op = ffn;
     } else if (has("kv_b_proj")) {
-      op = attend, fp8 = false;  // its input is bf16
+      op = attend;
+      multiply(op, values * keys_, fp8);
+      rows -= rows_by_heads_, fp8 = false;  // the others' input is bf16
     } else if (has("o_proj")) {
       op = attn_out;
     } else if (has("q_b_proj") || has("wq_b") || has("q_proj")) {
@@ -77,16 +92,18 @@ class Work {
     multiply(op, values * rows, fp8);
   }
   const dsv::Geometry& g_;
+  static constexpr int64_t kLeastByHeads = 256;
   const int32_t rows_;
   const bool official_;
   const double experts_read_;
+  double rows_by_heads_ = 0, keys_ = 0;  // rows whose attention is by heads; positions they need keys of
 };
 
 }  // namespace
 
 std::array<OpTime, ops> work_of(const dsv::Checkpoint& checkpoint, const PassShape& pass, bool official,
-                                double experts_read) {
-  return Work(checkpoint, pass, official, experts_read).of;
+                                bool by_heads, double experts_read) {
+  return Work(checkpoint, pass, official, by_heads, experts_read).of;
 }
 
 }  // namespace cli

@@ -23,8 +23,9 @@ enum Op {
   ops
 };
 
-// `experts_read`: of a MoE layer, by all rows together.
+// `by_heads`: rows that see all positions before them attend by heads, which is less work, where there are
+// enough of them. `experts_read`: of a MoE layer, by all rows together.
 std::array<OpTime, ops> work_of(const dsv::Checkpoint& checkpoint, const PassShape& pass, bool official,
-                                double experts_read);
+                                bool by_heads, double experts_read);
 
 }  // namespace cli

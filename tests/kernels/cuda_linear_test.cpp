@@ -470,6 +470,7 @@ TEST(CudaLinear, NormsOfManyRowsLeaveCodes) {
   test::Rig rig(world, cuda_ops(), "descending", 1);
   CudaDevice& d = cuda_device(rig.device());
   d.options.fast = true;
+  d.coded_norm_rows = 65;
   const OpTable& ops = cuda_ops();
   const int64_t n = d.geometry.hidden_size;
   const auto h = [&] {
