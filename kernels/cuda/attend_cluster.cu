@@ -9,9 +9,8 @@
 // Bound, for as many tiles as a cluster has blocks, each block one: 64 * 64 * (576 + 512) multiply-adds, 2176
 // cycles of a processor's tensor cores. Shared memory, at 128 bytes a cycle: scores take 144 KB, less 2 KB
 // for each 16 of 576 values of the queries that are in registers, and sums 64 KB; written are 72 KB and (1 -
-// 1 / kBlocks) 64 KB: 2500 cycles. From L2 come 42 KB and (1 - 1 / kBlocks) 33 KB, at 17 bytes a cycle if
-// they are in memory (measured: what a processor has under way is that little), which is what it waits for:
-// 4000.
+// 1 / kBlocks) 64 KB: 2500 cycles. From L2 come 42 KB and (1 - 1 / kBlocks) 33 KB. Scattered latents come to
+// a processor at 17 to 20 bytes a cycle (measured), and that is what it waits for: 3000 to 4000.
 //
 // One warpgroup makes scores and weights, one adds up, two expand half of the latents of each tile: the next
 // own tile, then what the others have made scores of, while weights are made and sent.
@@ -108,8 +107,7 @@ __device__ __forceinline__ void produce(const AttendRowsArgs& a, Shared<kBlocks>
   } other[kOthers];
   const auto tile_of = [&](int32_t k, int m) { return k * kBlocks + m + (m >= rank ? 1 : 0); };
 
-  // Latents that come later, to the L2 cache: what a processor has under way is little for the time that
-  // memory takes.
+  // Latents that come later, to the L2 cache.
   const auto ask_for = [&](int32_t tile) {
     if (tile >= tiles || lane >= 8) return;
     const int its = 32 * side + lane / 4 * 16 + warp * 4 + lane % 4;
