@@ -185,7 +185,9 @@ TEST(CudaLinear, Bf16OnHopperIsNear) {
     int32_t rows;
     int64_t outputs, cols;
   };
-  for (const auto& [rows, outputs, cols] : {Shape{513, 40, 200}, Shape{600, 130, 1000}}) {
+  for (const Shape& shape : {Shape{513, 40, 200}, Shape{600, 130, 1000}}) {
+    const int32_t rows = shape.rows;
+    const int64_t outputs = shape.outputs, cols = shape.cols;
     const std::vector<uint16_t> codes = draw_bf16(outputs * cols, 5);
     const std::vector<float> x = draw(rows * cols);
     const WeightView w = {reinterpret_cast<const unsigned char*>(codes.data()),
